@@ -1,0 +1,167 @@
+//! The log: where events live before anything else happens to them.
+//!
+//! One trait with two implementations, [`kafka`] and [`embedded`], held to the same promises by [`suite`]:
+//! an append that has returned is durable; a reader gives every record of its partitions in offset order, none twice
+//! and none left out; offsets may have gaps; nothing is given out that a crash could still take back.
+
+use std::{fmt::Debug, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    fault::{Domain, Fault},
+    position::{Frontier, Offset, Partition},
+};
+
+pub mod embedded;
+pub mod kafka;
+pub mod partitioner;
+#[cfg(feature = "suite")]
+pub mod suite;
+
+/// A record to append.
+#[derive(Clone, Debug, Default)]
+pub struct NewRecord {
+    /// The key, if it has one.
+    pub key: Option<Bytes>,
+    /// The event's bytes; `None` is a tombstone.
+    pub value: Option<Bytes>,
+}
+
+/// Records of one partition in offset order, in one block of memory.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// The partition.
+    pub partition: Partition,
+    /// Where the reader stood before this chunk: everything in `[from, next)` that the log has is in here.
+    pub from: Offset,
+    /// Where the reader stands after it. Past the last record's offset + 1 where the log has a gap.
+    pub next: Offset,
+    /// The records' offsets, strictly ascending.
+    pub offsets: Vec<Offset>,
+    /// The log's own timestamps, milliseconds since 1970.
+    pub timestamps_ms: Vec<i64>,
+    /// The end of each record's value in `bytes`.
+    pub ends: Vec<usize>,
+    /// Whether the record is a tombstone (no value at all, as opposed to an empty one).
+    pub tombstones: Vec<bool>,
+    /// The values, one after the other.
+    pub bytes: Vec<u8>,
+}
+
+impl Chunk {
+    /// An empty chunk at `from`.
+    pub fn new(partition: Partition, from: Offset) -> Self {
+        Self { partition, from, next: from, ..Self::default() }
+    }
+
+    /// Adds a record; `next` moves to `offset + 1`.
+    pub fn push(&mut self, offset: Offset, timestamp_ms: i64, value: Option<&[u8]>) {
+        debug_assert!(offset >= self.next, "records come in offset order");
+        self.offsets.push(offset);
+        self.timestamps_ms.push(timestamp_ms);
+        self.tombstones.push(value.is_none());
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        self.ends.push(self.bytes.len());
+        self.next = offset + 1;
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether there are none (`next` may still be past `from`: a gap).
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    /// The value of record `i`; empty for a tombstone.
+    pub fn value(&self, i: usize) -> &[u8] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.bytes[start..self.ends[i]]
+    }
+}
+
+/// What a log holds of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset that can still be read, by partition. Every partition of the topic is named.
+    pub start: Frontier,
+    /// The next offset to be written (for Kafka: the last stable offset), by partition. Every partition is named.
+    pub end: Frontier,
+}
+
+/// A log of partitioned topics.
+#[async_trait]
+pub trait Log: Send + Sync + Debug {
+    /// Makes sure that `topic` exists and can be used; creates it with `partitions` partitions if it does not exist.
+    /// Returns how many partitions it has. A compacted topic is refused.
+    async fn ensure_topic(&self, topic: &str, partitions: Partition) -> Result<Partition, Error>;
+
+    /// What can be read of `topic` now.
+    async fn bounds(&self, topic: &str) -> Result<Bounds, Error>;
+
+    /// Appends records to a partition, in order; once it returns they are durable. Gives their offsets.
+    /// When it fails midway, [`Error::Append`] names what was written.
+    async fn append(&self, topic: &str, partition: Partition, records: Vec<NewRecord>) -> Result<Vec<Offset>, Error>;
+
+    /// A reader of all partitions of `topic` that starts exactly at `from`. Partitions that `from` does not name
+    /// start at 0. Fails with [`Error::Expired`] where the log starts above `from`, and [`Error::Truncated`] where it
+    /// ends below it.
+    async fn reader(&self, topic: &str, from: &Frontier) -> Result<Box<dyn Reader>, Error>;
+}
+
+/// Reads a topic in batches.
+#[async_trait]
+pub trait Reader: Send + Debug {
+    /// The records that are there, at most about `max_records`; waits up to `wait` when there are none. An empty
+    /// answer means that the reader stood at the end of every partition. Chunks of one partition come in order.
+    /// Safe to cancel: what was not returned is returned by the next call.
+    async fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Vec<Chunk>, Error>;
+
+    /// The log's end as this reader last saw it, and when (by its clock, microseconds since 1970): everything that
+    /// was logged before then is below it. `None` while it is not known.
+    fn end_seen(&self) -> Option<(Frontier, i64)>;
+}
+
+/// Why the log cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each field is")]
+pub enum Error {
+    #[error("topic `{topic}` does not exist")]
+    UnknownTopic { topic: String },
+    #[error("topic `{topic}` is compacted: it forgets events, so no answer over it could be exact; set `cleanup.policy=delete` on it or name another topic")]
+    Compacted { topic: String },
+    #[error("the log of `{topic}` partition {partition} starts at {start}, above {wanted}: events from {wanted} on have expired before they were archived")]
+    Expired { topic: String, partition: Partition, wanted: Offset, start: Offset },
+    #[error("the log of `{topic}` partition {partition} ends at {end}, below {wanted}: it was truncated or recreated")]
+    Truncated { topic: String, partition: Partition, wanted: Offset, end: Offset },
+    #[error("could not append to `{topic}` partition {partition}: {written} of {total} records were written")]
+    Append {
+        topic: String,
+        partition: Partition,
+        /// Offsets of the records that are durable.
+        offsets: Vec<Offset>,
+        written: usize,
+        total: usize,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("could not {action}")]
+    Unavailable { action: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("log setting `{name}` is Lamina's own and cannot be passed through: remove it")]
+    ReservedSetting { name: String },
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+impl Fault for Error {
+    fn domain(&self) -> Domain {
+        match self {
+            Self::UnknownTopic { .. } | Self::Compacted { .. } | Self::ReservedSetting { .. } => Domain::User,
+            Self::Expired { .. } | Self::Truncated { .. } | Self::Corrupt(_) => Domain::Internal,
+            Self::Append { .. } | Self::Unavailable { .. } => Domain::External,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the serving layer asks of the speed layer: the states of what the batch views do not have yet.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use datafusion::arrow::{array::ArrayRef, record_batch::RecordBatch};
+
+use crate::{
+    fault::{Domain, Fault},
+    position::{Frontier, Partition},
+};
+
+/// The speed layer, as the serving layer sees it.
+#[async_trait]
+pub trait SpeedLayer: Send + Sync + Debug {
+    /// Freezes a dataset at one head and gives the states of every view asked for, from its cut to that head. Each
+    /// partition is frozen once for all of them, so all views of one answer stand at one head.
+    async fn freeze(&self, request: &Request) -> Result<Frozen, Error>;
+
+    /// Waits until the head of `dataset` has reached `position`; fails with [`Error::NotReached`] after `wait`.
+    async fn reach(&self, dataset: &str, position: &Frontier, wait: Duration) -> Result<(), Error>;
+
+    /// How the dataset stands.
+    fn status(&self, dataset: &str) -> Status;
+}
+
+/// Which states are wanted.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The dataset.
+    pub dataset: String,
+    /// Its views.
+    pub views: Vec<ViewRequest>,
+}
+
+/// The states of one view.
+#[derive(Clone, Debug)]
+pub struct ViewRequest {
+    /// The view's name.
+    pub view: String,
+    /// Its definition; another one's states are of no use.
+    pub definition: String,
+    /// The cuts that the serving layer could complete, the best one first.
+    pub cuts: Vec<Frontier>,
+}
+
+/// One prefix of a dataset's log.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    /// Its end: every partition's next offset.
+    pub head: Frontier,
+    /// The age of the oldest logged event that is not in it; 0 if there is none, `None` if that cannot be told.
+    pub freshness_ms: Option<i64>,
+    /// The views, in the request's order.
+    pub views: Vec<FrozenView>,
+}
+
+/// One view's states from its cut to the head.
+#[derive(Clone, Debug)]
+pub struct FrozenView {
+    /// Which of the request's cuts the states begin at.
+    pub cut_index: usize,
+    /// The states.
+    pub states: Arc<dyn States>,
+}
+
+/// Frozen states: however often they are read, they are the same.
+#[async_trait]
+pub trait States: Send + Sync + Debug {
+    /// The state rows, in the fold's state schema; a group may have several. With `filter`, at least the rows of the
+    /// groups that it names.
+    async fn read(&self, filter: Option<&KeyFilter>) -> Result<Vec<RecordBatch>, Error>;
+}
+
+/// Groups by the value of one of their keys.
+#[derive(Clone, Debug)]
+pub struct KeyFilter {
+    /// Which group key.
+    pub key: usize,
+    /// Its values, of the key's type; none is null.
+    pub values: ArrayRef,
+}
+
+/// How a dataset stands in the speed layer.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The head, once the dataset can be answered from.
+    pub head: Option<Frontier>,
+    /// The age of the oldest logged event that is not below the head, as in [`Frozen`].
+    pub freshness_ms: Option<i64>,
+    /// Why the head does not move or there is none; `None` when all is well.
+    pub stopped: Option<String>,
+}
+
+/// Why the speed layer cannot give the states.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each field is")]
+pub enum Error {
+    #[error("dataset `{dataset}` is being rebuilt in the speed layer: {reason}")]
+    NotReady { dataset: String, reason: String },
+    #[error("the speed layer cannot complete any known cut of view `{view}`: it is being rebuilt")]
+    NoCut { view: String },
+    #[error("no worker holds partitions {partitions:?} of dataset `{dataset}`")]
+    NoOwner { dataset: String, partitions: Vec<Partition> },
+    #[error("the head of `{dataset}` stands at {head} and has not reached {wanted} in time")]
+    NotReached { dataset: String, head: Frontier, wanted: Frontier },
+    #[error("the speed layer failed")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Fault for Error {
+    fn domain(&self) -> Domain {
+        match self {
+            Self::NotReady { .. } | Self::NoCut { .. } | Self::NoOwner { .. } | Self::NotReached { .. } => {
+                Domain::External
+            }
+            Self::Internal(_) => Domain::Internal,
+        }
+    }
+}
