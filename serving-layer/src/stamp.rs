@@ -1,0 +1,29 @@
+//! The stamp: which exact prefix of the log an answer equals the view's SQL over.
+
+use std::collections::BTreeMap;
+
+use common::position::Frontier;
+use serde::{Deserialize, Serialize};
+
+/// What every answer carries.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// By dataset, the next offset of every partition: the answer is over exactly what is below.
+    pub head: BTreeMap<String, Frontier>,
+    /// By view, what the answer was made from.
+    pub views: BTreeMap<String, ViewStamp>,
+    /// The age of the oldest logged event that the answer lacks; 0 if it lacks none, null when the log's end cannot be
+    /// told.
+    pub freshness_ms: Option<i64>,
+}
+
+/// What one view's part of an answer was made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ViewStamp {
+    /// The view's definition.
+    pub definition: String,
+    /// The batch view version; null before the first.
+    pub batch_version: Option<i64>,
+    /// Where that version ends and the speed layer's states begin.
+    pub cut: Frontier,
+}
