@@ -16,6 +16,10 @@ use crate::{
     },
 };
 
+mod verify;
+
+pub use verify::verify;
+
 /// The master table of a dataset.
 pub fn table(storage: &Storage, dataset: &str) -> Result<Table, Error> {
     storage.table(&format!("master/{dataset}"))

@@ -20,7 +20,7 @@ pub trait SpeedLayer: Send + Sync + Debug {
     /// Waits until the head of `dataset` has reached `position`; fails with [`Error::NotReached`] after `wait`.
     async fn reach(&self, dataset: &str, position: &Frontier, wait: Duration) -> Result<(), Error>;
 
-    /// How the dataset stands.
+    /// How the dataset stands; the default for a dataset that is not known.
     fn status(&self, dataset: &str) -> Status;
 }
 
@@ -100,6 +100,8 @@ pub enum Error {
     NotReady { dataset: String, reason: String },
     #[error("the speed layer cannot complete any known cut of view `{view}`: it is being rebuilt")]
     NoCut { view: String },
+    #[error("view `{view}` cannot be computed: {reason}; correct its SQL, or the events it fails on")]
+    Failed { view: String, reason: String },
     #[error("no worker holds partitions {partitions:?} of dataset `{dataset}`")]
     NoOwner { dataset: String, partitions: Vec<Partition> },
     #[error("the head of `{dataset}` stands at {head} and has not reached {wanted} in time")]
@@ -114,7 +116,7 @@ impl Fault for Error {
             Self::NotReady { .. } | Self::NoCut { .. } | Self::NoOwner { .. } | Self::NotReached { .. } => {
                 Domain::External
             }
-            Self::Internal(_) => Domain::Internal,
+            Self::Failed { .. } | Self::Internal(_) => Domain::Internal,
         }
     }
 }
