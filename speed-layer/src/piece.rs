@@ -1,0 +1,68 @@
+//! A piece: one view's states over one range of one partition's offsets.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use common::{
+    position::Offset,
+    speed::{Error, KeyFilter, States},
+};
+use datafusion::{
+    arrow::{
+        array::{AsArray, RecordBatch},
+        compute::filter_record_batch,
+        datatypes::SchemaRef,
+    },
+    common::ScalarValue,
+    error::Result,
+    physical_expr::expressions::{Column, in_list, lit},
+    physical_plan::PhysicalExpr,
+};
+
+/// The states of `[from, to)`. Offsets in between that hold no event do not matter.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) from: Offset,
+    pub(crate) to: Offset,
+    pub(crate) states: RecordBatch,
+    /// 0 as it came from the log, 1 once it has been merged up to a master commit.
+    pub(crate) level: u8,
+}
+
+impl Piece {
+    /// How much memory it takes, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.states.get_array_memory_size()
+    }
+}
+
+/// The pieces of one view from its cut to the head, of all partitions.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    pub(crate) schema: SchemaRef,
+    pub(crate) pieces: Vec<Arc<Piece>>,
+}
+
+#[async_trait]
+impl States for Pieces {
+    async fn read(&self, filter: Option<&KeyFilter>) -> Result<Vec<RecordBatch>, Error> {
+        let all = self.pieces.iter().map(|piece| &piece.states).filter(|states| states.num_rows() > 0);
+        let Some(filter) = filter else { return Ok(all.cloned().collect()) };
+        let failed = |error: datafusion::error::DataFusionError| Error::Internal(Box::new(error));
+        let predicate = predicate(&self.schema, filter).map_err(failed)?;
+        let kept: Result<Vec<RecordBatch>> = all.map(|states| keep(states, &predicate)).collect();
+        Ok(kept.map_err(failed)?.into_iter().filter(|states| states.num_rows() > 0).collect())
+    }
+}
+
+fn predicate(schema: &SchemaRef, filter: &KeyFilter) -> Result<Arc<dyn PhysicalExpr>> {
+    let column = Arc::new(Column::new(schema.field(filter.key).name(), filter.key));
+    let values: Result<Vec<Arc<dyn PhysicalExpr>>> =
+        (0..filter.values.len()).map(|i| Ok(lit(ScalarValue::try_from_array(&filter.values, i)?))).collect();
+    in_list(column, values?, &false, schema)
+}
+
+fn keep(states: &RecordBatch, predicate: &Arc<dyn PhysicalExpr>) -> Result<RecordBatch> {
+    let mask = predicate.evaluate(states)?.into_array(states.num_rows())?;
+    Ok(filter_record_batch(states, mask.as_boolean())?)
+}

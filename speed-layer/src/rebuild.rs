@@ -1,0 +1,257 @@
+//! From the master's files to pieces: what a restart, a new view and a lost cut have in common.
+//!
+//! Rows are chosen by position, never by file: maintenance moves rows between files. File statistics only prune.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use common::{
+    catalog::{Dataset, View},
+    master::{self, Version},
+    position::{Frontier, Offset, Partition},
+    storage::{Storage, scan::Scan, table::DataFile},
+};
+use datafusion::{
+    arrow::{
+        array::{AsArray, Int64Array, RecordBatch},
+        compute::{concat_batches, filter_record_batch, kernels::cmp},
+        datatypes::{Int32Type, Int64Type, SchemaRef},
+    },
+    common::ScalarValue,
+    error::Result,
+    execution::TaskContext,
+    logical_expr::Operator,
+    physical_expr::expressions::{BinaryExpr, col, lit},
+    physical_plan::{ExecutionPlan, ExecutionPlanProperties, PhysicalExpr},
+};
+use futures::StreamExt;
+use tokio::task::JoinSet;
+
+use crate::{piece::Piece, track::Track};
+
+/// So many rows of a partition are folded at once.
+const FOLD_ROWS: usize = 64 << 10;
+/// So many state rows of a view and partition are kept before they are reduced.
+const REDUCE_ROWS: usize = 1 << 20;
+
+/// A view to rebuild, from its cut on.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) view: Arc<View>,
+    pub(crate) cut: Frontier,
+}
+
+/// The tracks of a rebuilt view, up to the master version's frontier; or why its SQL cannot be computed.
+pub(crate) type Rebuilt = Result<BTreeMap<Partition, Track>, String>;
+
+/// Folds the events from each view's cut up to the frontier of `at`, of one master version for all.
+pub(crate) async fn rebuild(
+    storage: &Storage,
+    dataset: &Dataset,
+    at: &Version,
+    partitions: Partition,
+    wanted: &[Wanted],
+    context: &Arc<TaskContext>,
+) -> Result<Vec<Rebuilt>> {
+    let plan = plan(storage, dataset, at, partitions, wanted, context)?;
+    let mut streams = JoinSet::new();
+    for stream in 0..plan.output_partitioning().partition_count() {
+        let rows = plan.execute(stream, context.clone())?;
+        let mut folding = Folding::new(wanted.to_vec(), rows.schema(), context.clone());
+        let runtime = tokio::runtime::Handle::current();
+        // Folding is work for the processor: it must not hold up what else the runtime does.
+        streams.spawn_blocking(move || {
+            runtime.block_on(async move {
+                let mut rows = rows;
+                while let Some(batch) = rows.next().await {
+                    folding.take(&batch?).await?;
+                }
+                folding.end().await
+            })
+        });
+    }
+    let mut states: Vec<Result<BTreeMap<Partition, Vec<RecordBatch>>, String>> = wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
+    while let Some(folded) = streams.join_next().await {
+        let folded = folded.map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))??;
+        for (all, mut some) in states.iter_mut().zip(folded) {
+            match (all.as_mut(), some.as_mut()) {
+                (Ok(all), Ok(some)) => some.iter_mut().for_each(|(&p, states)| all.entry(p).or_default().append(states)),
+                (_, Err(reason)) => *all = Err(reason.clone()),
+                _ => {}
+            }
+        }
+    }
+    let mut rebuilt = Vec::new();
+    for (wanted, states) in wanted.iter().zip(states) {
+        rebuilt.push(match states {
+            Ok(states) => tracks(wanted, states, at, partitions, context).await,
+            Err(reason) => Err(reason),
+        });
+    }
+    Ok(rebuilt)
+}
+
+async fn tracks(
+    wanted: &Wanted,
+    mut states: BTreeMap<Partition, Vec<RecordBatch>>,
+    at: &Version,
+    partitions: Partition,
+    context: &Arc<TaskContext>,
+) -> Rebuilt {
+    let mut tracks = BTreeMap::new();
+    for partition in 0..partitions {
+        let (from, to) = (wanted.cut.get(partition), at.frontier.get(partition));
+        let mut track = Track::new(from);
+        if to > from {
+            let states = states.remove(&partition).unwrap_or_default();
+            let states = wanted.view.fold.reduce(states, context).await.map_err(|error| error.strip_backtrace())?;
+            track.push(Piece { from, to, states, level: 1 });
+        }
+        tracks.insert(partition, track);
+    }
+    Ok(tracks)
+}
+
+fn plan(
+    storage: &Storage,
+    dataset: &Dataset,
+    at: &Version,
+    partitions: Partition,
+    wanted: &[Wanted],
+    context: &Arc<TaskContext>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let lowest = |partition| wanted.iter().map(|wanted| wanted.cut.get(partition)).min().unwrap_or(0);
+    let files: Vec<DataFile> = at.files.iter().filter(|file| may_hold(file, partitions, lowest)).map(|file| (**file).clone()).collect();
+    let positions = [dataset.schema.index_of("_partition")?, dataset.schema.index_of("_offset")?];
+    let mut projection: Vec<usize> =
+        wanted.iter().flat_map(|wanted| wanted.view.fold.projection()).copied().chain(positions).collect();
+    projection.sort_unstable();
+    projection.dedup();
+    let first = (0..partitions).map(lowest).min().unwrap_or(0);
+    let predicate: Arc<dyn PhysicalExpr> = Arc::new(BinaryExpr::new(
+        col("_offset", &dataset.schema)?,
+        Operator::GtEq,
+        lit(ScalarValue::Int64(Some(first))),
+    ));
+    let table = master::table(storage, &dataset.name).map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))?;
+    Scan {
+        table: table.path(),
+        schema: dataset.schema.clone(),
+        files: &files,
+        projection: Some(projection),
+        predicate: Some(predicate),
+        exact: false,
+        limit: None,
+        partitions: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    }
+    .plan(&context.runtime_env())
+}
+
+/// Whether a file may hold a row at or after the cuts.
+fn may_hold(file: &DataFile, partitions: Partition, lowest: impl Fn(Partition) -> Offset) -> bool {
+    let Some(&(_, last)) = file.ranges.get("_offset") else { return true };
+    let (first, end) = match file.ranges.get("_partition") {
+        Some(&(low, high)) => (Partition::try_from(low).unwrap_or(0), Partition::try_from(high).unwrap_or(partitions)),
+        None => (0, partitions - 1),
+    };
+    (first..=end).any(|partition| last >= lowest(partition))
+}
+
+/// Folds one stream of the master's rows, partition by partition.
+struct Folding {
+    wanted: Vec<Wanted>,
+    context: Arc<TaskContext>,
+    schema: SchemaRef,
+    partition: usize,
+    offset: usize,
+    /// For each view, where its input columns are in the rows.
+    inputs: Vec<Vec<usize>>,
+    waiting: BTreeMap<Partition, Vec<RecordBatch>>,
+    states: Vec<Result<BTreeMap<Partition, Vec<RecordBatch>>, String>>,
+}
+
+impl Folding {
+    fn new(wanted: Vec<Wanted>, schema: SchemaRef, context: Arc<TaskContext>) -> Self {
+        let place = |name: &str| schema.index_of(name).unwrap_or_default();
+        let inputs = wanted
+            .iter()
+            .map(|wanted| wanted.view.fold.input().fields().iter().map(|field| place(field.name())).collect())
+            .collect();
+        let states = wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
+        Self {
+            partition: place("_partition"),
+            offset: place("_offset"),
+            inputs,
+            waiting: BTreeMap::new(),
+            states,
+            wanted,
+            context,
+            schema,
+        }
+    }
+
+    async fn take(&mut self, batch: &RecordBatch) -> Result<()> {
+        for (partition, rows) in by_partition(batch, self.partition) {
+            let waiting = self.waiting.entry(partition).or_default();
+            waiting.push(rows);
+            if waiting.iter().map(RecordBatch::num_rows).sum::<usize>() >= FOLD_ROWS {
+                let rows = std::mem::take(waiting);
+                self.fold(partition, rows).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(mut self) -> Result<Vec<Result<BTreeMap<Partition, Vec<RecordBatch>>, String>>> {
+        for (partition, rows) in std::mem::take(&mut self.waiting) {
+            self.fold(partition, rows).await?;
+        }
+        Ok(self.states)
+    }
+
+    async fn fold(&mut self, partition: Partition, rows: Vec<RecordBatch>) -> Result<()> {
+        let rows = concat_batches(&self.schema, &rows)?;
+        let offsets = rows.column(self.offset).as_primitive::<Int64Type>();
+        let lowest = offsets.values().iter().min().copied().unwrap_or(0);
+        for ((wanted, inputs), states) in self.wanted.iter().zip(&self.inputs).zip(&mut self.states) {
+            let Ok(by_partition) = states.as_mut() else { continue };
+            let cut = wanted.cut.get(partition);
+            let after = if lowest >= cut {
+                rows.clone()
+            } else {
+                filter_record_batch(&rows, &cmp::gt_eq(offsets, &Int64Array::new_scalar(cut))?)?
+            };
+            if after.num_rows() == 0 {
+                continue;
+            }
+            let fold = &wanted.view.fold;
+            let input = RecordBatch::try_new(fold.input().clone(), after.project(inputs)?.columns().to_vec())?;
+            let known = by_partition.entry(partition).or_insert_with(Vec::new);
+            let folded = async {
+                known.push(fold.partial(vec![input], &self.context).await?);
+                if known.len() > 1 && known.iter().map(RecordBatch::num_rows).sum::<usize>() > REDUCE_ROWS {
+                    let reduced = fold.reduce(std::mem::take(known), &self.context).await?;
+                    known.push(reduced);
+                }
+                Ok::<(), datafusion::error::DataFusionError>(())
+            };
+            if let Err(error) = folded.await {
+                *states = Err(error.strip_backtrace());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The runs of rows of one partition each: the appender writes partition by partition, so there are few.
+fn by_partition(batch: &RecordBatch, column: usize) -> Vec<(Partition, RecordBatch)> {
+    let partitions = batch.column(column).as_primitive::<Int32Type>().values();
+    let mut runs = Vec::new();
+    let mut start = 0;
+    for end in 1..=partitions.len() {
+        if end == partitions.len() || partitions[end] != partitions[start] {
+            runs.push((partitions[start], batch.slice(start, end - start)));
+            start = end;
+        }
+    }
+    runs
+}

@@ -1,0 +1,110 @@
+//! Work beside the head: merging pieces and rebuilding views, one thing at a time.
+
+use std::sync::Arc;
+
+use common::{catalog::{Dataset, View}, master, position::{Frontier, Partition}};
+use datafusion::{arrow::array::RecordBatch, execution::TaskContext};
+use tokio::task::JoinSet;
+
+use crate::{
+    Context,
+    piece::Piece,
+    rebuild::{Rebuilt, Wanted, rebuild},
+};
+
+/// What a piece of work came to.
+pub(super) enum Done {
+    /// Neighbours have become one.
+    Merged {
+        /// Of which view.
+        view: String,
+        /// Of which partition.
+        partition: Partition,
+        /// The one.
+        piece: Piece,
+    },
+    /// A view has been rebuilt from its cut up to a master version.
+    Rebuilt {
+        /// Which view.
+        view: String,
+        /// From where.
+        cut: Frontier,
+        /// Up to where.
+        until: Frontier,
+        /// Its tracks.
+        tracks: Rebuilt,
+    },
+    /// It came to nothing; it will be tried again.
+    Nothing,
+}
+
+/// Runs the work.
+pub(super) struct Background {
+    context: Arc<Context>,
+    dataset: Arc<Dataset>,
+    partitions: Partition,
+    task_context: Arc<TaskContext>,
+    tasks: JoinSet<Done>,
+}
+
+impl Background {
+    pub(super) fn new(context: Arc<Context>, dataset: Arc<Dataset>, partitions: Partition, task_context: Arc<TaskContext>) -> Self {
+        Self { context, dataset, partitions, task_context, tasks: JoinSet::new() }
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// What has been done since the last look.
+    pub(super) fn done(&mut self) -> Option<Done> {
+        match self.tasks.try_join_next()? {
+            Ok(done) => Some(done),
+            Err(error) => {
+                tracing::error!(dataset = self.dataset.name, "speed layer's background work died: {error}");
+                Some(Done::Nothing)
+            }
+        }
+    }
+
+    /// Merges neighbours into one piece.
+    pub(super) fn merge(&mut self, view: Arc<View>, partition: Partition, run: Vec<Arc<Piece>>) {
+        let context = self.task_context.clone();
+        let runtime = tokio::runtime::Handle::current();
+        self.tasks.spawn_blocking(move || {
+            let states: Vec<RecordBatch> = run.iter().map(|piece| piece.states.clone()).collect();
+            let (Some(from), Some(to)) = (run.first().map(|piece| piece.from), run.last().map(|piece| piece.to)) else {
+                return Done::Nothing;
+            };
+            match runtime.block_on(view.fold.reduce(states, &context)) {
+                Ok(states) => {
+                    Done::Merged { view: view.name.clone(), partition, piece: Piece { from, to, states, level: 1 } }
+                }
+                Err(error) => {
+                    tracing::warn!(view = view.name, "speed layer could not merge states: {error}");
+                    Done::Nothing
+                }
+            }
+        });
+    }
+
+    /// Rebuilds a view from its cut up to master version `at`, beside the states that serve.
+    pub(super) fn rebuild(&mut self, wanted: Wanted, at: master::Version) {
+        let (context, dataset, partitions) = (self.context.clone(), self.dataset.clone(), self.partitions);
+        let task_context = self.task_context.clone();
+        self.tasks.spawn(async move {
+            let wanted = [wanted];
+            let rebuilt = rebuild(&context.storage, &dataset, &at, partitions, &wanted, &task_context).await;
+            let [Wanted { view, cut }] = wanted;
+            match rebuilt.map(|mut rebuilt| rebuilt.pop()) {
+                Ok(Some(tracks)) => Done::Rebuilt { view: view.name.clone(), cut, until: at.frontier, tracks },
+                Ok(None) => Done::Nothing,
+                Err(error) => {
+                    tracing::warn!(view = view.name, "speed layer could not rebuild the view, trying again: {error}");
+                    Done::Nothing
+                }
+            }
+        });
+    }
+}
