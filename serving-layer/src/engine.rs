@@ -1,18 +1,82 @@
 //! Queries: each is frozen at one head, merged, planned and run.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use common::{
+    catalog::{Catalog, Dataset, View},
+    clock::Clock,
     fault::{Domain, Fault},
-    position::Frontier,
+    log::Log,
+    master,
+    near::near,
+    position::{Frontier, Partition},
+    speed::SpeedLayer,
+    storage::{self, Storage},
+    supervisor::Supervisor,
+    view::ViewTable,
 };
-use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::{
+    execution::{SessionState, memory_pool::FairSpillPool},
+    physical_plan::SendableRecordBatchStream,
+};
+use tokio::sync::Mutex;
 
-use crate::stamp::Stamp;
+use crate::{published::Versions, stamp::Stamp};
+
+mod inspect;
+mod query;
+mod rows;
+mod session;
+
+/// What the engine is started with.
+#[derive(Debug)]
+pub struct Context {
+    /// Where the master dataset and the batch views are.
+    pub storage: Storage,
+    /// Where events come from, to tell its ends.
+    pub log: Arc<dyn Log>,
+    /// The datasets and views.
+    pub catalog: Arc<Catalog>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The states that the batch views lack.
+    pub speed: Arc<dyn SpeedLayer>,
+    /// Runs the tasks.
+    pub supervisor: Supervisor,
+    /// How it goes about its work.
+    pub settings: Settings,
+}
+
+/// How the engine goes about its work.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// All queries together may use this many bytes; what would use more fails.
+    pub memory_bytes: usize,
+    /// How often new batch view versions are looked for.
+    pub follow_every: Duration,
+    /// Into how many parts a query is split, to run side by side.
+    pub parallelism: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let parallelism = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { memory_bytes: 1 << 30, follow_every: Duration::from_millis(200), parallelism }
+    }
+}
 
 /// Answers queries over views and datasets.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    context: Context,
+    versions: Arc<Versions>,
+    tables: BTreeMap<String, ViewTable>,
+    base: SessionState,
+    /// The master datasets, as far as queries have looked.
+    masters: BTreeMap<String, Mutex<Option<master::Follower>>>,
+    dead_letters: BTreeMap<String, Mutex<Option<master::Follower>>>,
+    partitions: BTreeMap<String, Partition>,
+}
 
 /// What a query may demand.
 #[derive(Clone, Debug)]
@@ -118,56 +182,71 @@ pub struct DeadLetterInfo {
 }
 
 impl Engine {
-    /// Runs a read-only SQL query over views, or over datasets.
-    pub async fn sql(&self, sql: &str, options: &Options) -> Result<Answer, Error> {
-        let _ = (sql, options);
-        todo!()
+    /// Opens the views' tables and follows them.
+    pub async fn start(context: Context) -> Result<Arc<Self>, Error> {
+        let storage_failed = |source: storage::Error| Error::storage("open the batch views", source);
+        let follow_every = context.settings.follow_every;
+        let versions = Versions::follow(&context.storage, &context.catalog, follow_every, &context.supervisor)
+            .await
+            .map_err(storage_failed)?;
+        let (mut tables, mut partitions) = (BTreeMap::new(), BTreeMap::new());
+        for view in context.catalog.views.values() {
+            tables.insert(view.name.clone(), ViewTable::new(&context.storage, view).map_err(storage_failed)?);
+        }
+        let (mut masters, mut dead_letters) = (BTreeMap::new(), BTreeMap::new());
+        for dataset in context.catalog.datasets.values() {
+            let count = context.log.ensure_topic(&dataset.topic, dataset.partitions).await;
+            let count = count.map_err(|source| Error::Storage { action: "reach the log".to_owned(), source: Box::new(source) })?;
+            partitions.insert(dataset.name.clone(), count);
+            masters.insert(dataset.name.clone(), Mutex::new(None));
+            dead_letters.insert(dataset.name.clone(), Mutex::new(None));
+        }
+        let pool = Arc::new(FairSpillPool::new(context.settings.memory_bytes));
+        let runtime = context.storage.runtime(pool).map_err(Error::Execution)?;
+        let base = session::base(runtime, context.settings.parallelism);
+        Ok(Arc::new(Self { context, versions, tables, base, masters, dead_letters, partitions }))
     }
 
-    /// Rows of a view: `filters` are equalities on its columns, several values of one column mean IN. The values are
-    /// text and are taken as the column's type.
-    pub async fn rows(
+    fn view_named(&self, view: &str) -> Result<&Arc<View>, Error> {
+        let views = &self.context.catalog.views;
+        views.get(view).ok_or_else(|| Error::unknown("view", view, views.keys()))
+    }
+
+    fn dataset_named(&self, dataset: &str) -> Result<&Arc<Dataset>, Error> {
+        let datasets = &self.context.catalog.datasets;
+        datasets.get(dataset).ok_or_else(|| Error::unknown("dataset", dataset, datasets.keys()))
+    }
+
+    /// The master dataset at its newest version.
+    async fn master(&self, dataset: &Dataset) -> Result<master::Version, Error> {
+        self.newest(&self.masters, dataset, false).await
+    }
+
+    async fn newest(
         &self,
-        view: &str,
-        filters: &[(String, Vec<String>)],
-        limit: usize,
-        options: &Options,
-    ) -> Result<Answer, Error> {
-        let _ = (view, filters, limit, options);
-        todo!()
-    }
-
-    /// All views, by name.
-    pub async fn views(&self) -> Result<Vec<ViewInfo>, Error> {
-        todo!()
-    }
-
-    /// One view and its newest published versions, newest first.
-    pub async fn view(&self, view: &str) -> Result<(ViewInfo, Vec<VersionInfo>), Error> {
-        let _ = view;
-        todo!()
-    }
-
-    /// All datasets, by name.
-    pub async fn datasets(&self) -> Result<Vec<DatasetInfo>, Error> {
-        todo!()
-    }
-
-    /// One dataset.
-    pub async fn dataset(&self, dataset: &str) -> Result<DatasetInfo, Error> {
-        let _ = dataset;
-        todo!()
-    }
-
-    /// The newest dead letters of a dataset, at most `limit`.
-    pub async fn dead_letters(&self, dataset: &str, limit: usize) -> Result<Vec<DeadLetterInfo>, Error> {
-        let _ = (dataset, limit);
-        todo!()
-    }
-
-    /// `Ok` once every view of the catalog can be answered; else the reasons.
-    pub async fn ready(&self) -> Result<(), Vec<String>> {
-        todo!()
+        followers: &BTreeMap<String, Mutex<Option<master::Follower>>>,
+        dataset: &Dataset,
+        dead_letters: bool,
+    ) -> Result<master::Version, Error> {
+        let failed = |source| Error::storage("read the newest version of the dataset", source);
+        let Some(follower) = followers.get(&dataset.name) else {
+            return Err(Error::unknown("dataset", &dataset.name, followers.keys()));
+        };
+        let partitions = self.partitions.get(&dataset.name).copied().unwrap_or_default();
+        let mut follower = follower.lock().await;
+        let follower = match follower.as_mut() {
+            Some(follower) => follower,
+            None => {
+                let storage = &self.context.storage;
+                let opened = match dead_letters {
+                    true => master::Follower::open_dead_letters(storage, dataset, partitions).await,
+                    false => master::Follower::open(storage, dataset, partitions).await,
+                };
+                follower.insert(opened.map_err(failed)?)
+            }
+        };
+        while follower.advance().await.map_err(failed)? {}
+        Ok(follower.at().clone())
     }
 }
 
@@ -197,6 +276,21 @@ pub enum Error {
     Storage { action: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the query failed")]
     Execution(#[source] datafusion::error::DataFusionError),
+}
+
+impl Error {
+    fn unknown<'a>(kind: &'static str, name: &str, candidates: impl IntoIterator<Item = &'a String>) -> Self {
+        let near = near(name, candidates.into_iter().map(String::as_str));
+        Self::Unknown { kind, name: name.to_owned(), near }
+    }
+
+    fn storage(action: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Storage { action: action.to_owned(), source: Box::new(source) }
+    }
+
+    fn refused(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Refused { reason: reason.into(), hint: Some(hint.into()), at: None }
+    }
 }
 
 impl Fault for Error {

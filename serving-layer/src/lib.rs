@@ -1,8 +1,12 @@
 //! Lamina's serving layer: merges batch views and speed states on every query, and answers over HTTP.
 //!
-//! In reading order: [`stamp`] says which prefix of the log an answer is of, [`engine`] answers queries, and [`http`]
-//! speaks for it.
+//! In reading order: [`stamp`] says which prefix of the log an answer is of; [`published`] knows the batch view versions;
+//! [`merged`] is a view as a table, merged at one head, with the help of [`touched`]; [`engine`] answers queries; and
+//! [`http`] speaks for it.
 
 pub mod engine;
 pub mod http;
+mod merged;
+pub mod published;
 pub mod stamp;
+mod touched;

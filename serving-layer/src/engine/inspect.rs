@@ -1,0 +1,156 @@
+//! What there is, and how it stands.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use common::{catalog::{Dataset, View}, master};
+use datafusion::{
+    arrow::{
+        array::{Array, AsArray, RecordBatch},
+        datatypes::{Int32Type, Int64Type, TimestampMicrosecondType},
+    },
+    physical_plan::collect,
+};
+
+use super::{DatasetInfo, DeadLetterInfo, Engine, Error, Options, VersionInfo, ViewInfo};
+
+const HISTORY: usize = 20;
+
+impl Engine {
+    /// All views, by name.
+    pub async fn views(&self) -> Result<Vec<ViewInfo>, Error> {
+        Ok(self.context.catalog.views.values().map(|view| self.view_info(view)).collect())
+    }
+
+    /// One view and its newest published versions, newest first.
+    pub async fn view(&self, view: &str) -> Result<(ViewInfo, Vec<VersionInfo>), Error> {
+        let view = self.view_named(view)?;
+        let table = self.tables.get(&view.name).ok_or_else(|| Error::unknown("view", &view.name, self.tables.keys()))?;
+        let history = table.history(HISTORY).await.map_err(|error| Error::storage("read the view's history", error))?;
+        let history = history
+            .into_iter()
+            .map(|published| VersionInfo {
+                batch_version: published.batch_version,
+                cut: published.cut,
+                published_at_ms: published.published_at_ms,
+                rows: published.rows,
+            })
+            .collect();
+        Ok((self.view_info(view), history))
+    }
+
+    fn view_info(&self, view: &View) -> ViewInfo {
+        let newest = self.versions.newest(&view.name);
+        ViewInfo {
+            name: view.name.clone(),
+            dataset: view.dataset.name.clone(),
+            definition: view.definition.clone(),
+            sql: view.sql.clone(),
+            refresh: view.refresh,
+            columns: crate::merged::visible(view),
+            batch_version: newest.as_ref().map(|published| published.batch_version),
+            cut: newest.map(|published| published.cut).unwrap_or_default(),
+            head: self.context.speed.status(&view.dataset.name).head,
+        }
+    }
+
+    /// All datasets, by name.
+    pub async fn datasets(&self) -> Result<Vec<DatasetInfo>, Error> {
+        let mut datasets = Vec::new();
+        for dataset in self.context.catalog.datasets.values() {
+            datasets.push(self.dataset_info(dataset).await?);
+        }
+        Ok(datasets)
+    }
+
+    /// One dataset.
+    pub async fn dataset(&self, dataset: &str) -> Result<DatasetInfo, Error> {
+        let dataset = self.dataset_named(dataset)?.clone();
+        self.dataset_info(&dataset).await
+    }
+
+    async fn dataset_info(&self, dataset: &Arc<Dataset>) -> Result<DatasetInfo, Error> {
+        let at = self.master(dataset).await?;
+        let dead = self.newest(&self.dead_letters, dataset, true).await?;
+        // The log may be out of reach while everything else still answers.
+        let bounds = self.context.log.bounds(&dataset.topic).await.ok();
+        Ok(DatasetInfo {
+            name: dataset.name.clone(),
+            columns: dataset.columns.clone(),
+            topic: dataset.topic.clone(),
+            log_start: bounds.as_ref().map(|bounds| bounds.start.clone()),
+            log_end: bounds.map(|bounds| bounds.end),
+            master_version: i64::try_from(at.version).unwrap_or(i64::MAX),
+            events: at.rows,
+            master_frontier: at.frontier,
+            dead_letters: dead.rows,
+        })
+    }
+
+    /// The newest dead letters of a dataset, at most `limit`.
+    pub async fn dead_letters(&self, dataset: &str, limit: usize) -> Result<Vec<DeadLetterInfo>, Error> {
+        let dataset = self.dataset_named(dataset)?.clone();
+        let archived = self.master(&dataset).await?.frontier;
+        let at = self.newest(&self.dead_letters, &dataset, true).await?;
+        let table = master::dead_letters(&self.context.storage, &dataset.name)
+            .map_err(|error| Error::storage("open the dead letters", error))?;
+        let mut letters: Vec<DeadLetterInfo> = Vec::new();
+        // Files come in the order of their commits: the newest are at the end.
+        for file in at.files.iter().rev() {
+            if letters.len() >= limit {
+                break;
+            }
+            let scan = common::storage::scan::Scan {
+                table: table.path(),
+                schema: master::dead_letters_schema(),
+                files: &[(**file).clone()],
+                projection: None,
+                predicate: None,
+                exact: false,
+                limit: None,
+                partitions: 1,
+            };
+            let plan = scan.plan(self.base.runtime_env()).map_err(Error::Execution)?;
+            let batches = collect(plan, self.base.task_ctx()).await.map_err(Error::Execution)?;
+            letters.extend(batches.iter().flat_map(letters_of));
+        }
+        // The dead letters' table is committed first: what the master does not cover yet is not decided.
+        letters.retain(|letter| letter.offset < archived.get(letter.partition));
+        letters.sort_by_key(|letter| std::cmp::Reverse((letter.timestamp_us, letter.partition, letter.offset)));
+        letters.truncate(limit);
+        Ok(letters)
+    }
+
+    /// `Ok` once every view of the catalog can be answered; else the reasons.
+    pub async fn ready(&self) -> Result<(), Vec<String>> {
+        let mut reasons = BTreeSet::new();
+        for dataset in self.context.catalog.datasets.keys() {
+            if let Some(reason) = self.context.speed.status(dataset).stopped {
+                reasons.insert(format!("dataset `{dataset}`: {reason}"));
+            }
+        }
+        for view in self.context.catalog.views.keys() {
+            let reads = BTreeSet::from([view.clone()]);
+            if let Err(error) = self.frame(&reads, &Options::default()).await {
+                reasons.insert(format!("view `{view}`: {}", common::fault::chain(&error)));
+            }
+        }
+        if reasons.is_empty() { Ok(()) } else { Err(reasons.into_iter().collect()) }
+    }
+}
+
+fn letters_of(batch: &RecordBatch) -> Vec<DeadLetterInfo> {
+    let partitions = batch.column(0).as_primitive::<Int32Type>();
+    let offsets = batch.column(1).as_primitive::<Int64Type>();
+    let timestamps = batch.column(2).as_primitive::<TimestampMicrosecondType>();
+    let reasons = batch.column(3).as_string::<i32>();
+    let raw = batch.column(4).as_binary::<i32>();
+    (0..batch.num_rows())
+        .map(|i| DeadLetterInfo {
+            partition: partitions.value(i),
+            offset: offsets.value(i),
+            timestamp_us: timestamps.value(i),
+            reason: reasons.value(i).to_owned(),
+            raw: raw.is_valid(i).then(|| raw.value(i).to_vec()),
+        })
+        .collect()
+}

@@ -1,0 +1,268 @@
+//! SQL: what may run, what it reads, and at which head.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use common::{
+    catalog::{Dataset, View},
+    position::Frontier,
+    speed::{self, Frozen, Request, ViewRequest},
+};
+use datafusion::{
+    catalog::TableProvider,
+    error::DataFusionError,
+    execution::context::SQLOptions,
+    logical_expr::LogicalPlan,
+    prelude::SessionContext,
+    sql::parser::{DFParserBuilder, Statement},
+    sql::sqlparser::{ast, dialect::GenericDialect},
+};
+
+use super::{Answer, Engine, Error, Options, session};
+use crate::{
+    merged::{At, MergedView, visible},
+    published::Version,
+    stamp::{Stamp, ViewStamp},
+};
+
+mod master_table;
+
+/// How long a query waits for the speed layer to be able to complete a batch view version.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The tables of a query, and the prefix they are at.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) tables: BTreeMap<String, Arc<dyn TableProvider>>,
+    pub(super) stamp: Stamp,
+}
+
+impl Engine {
+    /// Runs a read-only SQL query over views, or over datasets.
+    pub async fn sql(&self, sql: &str, options: &Options) -> Result<Answer, Error> {
+        let statement = parse(sql)?;
+        let reads = self.reads(&statement)?;
+        let frame = self.frame(&reads, options).await?;
+        let context = session::with_tables(&self.base, frame.tables).map_err(Error::Execution)?;
+        let state = context.state();
+        let plan = state.statement_to_plan(statement).await.map_err(|error| self.planning(error))?;
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&plan).map_err(|error| {
+            Error::refused(error.strip_backtrace(), "only queries are answered: write `SELECT …`, `SHOW TABLES` or `DESCRIBE …`")
+        })?;
+        run(&context, plan, frame.stamp).await.map_err(|error| self.planning(error))
+    }
+
+    /// What a statement reads, by name.
+    fn reads(&self, statement: &Statement) -> Result<BTreeSet<String>, Error> {
+        let references = self.base.resolve_table_references(statement).map_err(|error| self.planning(error))?;
+        let (views, datasets) = (&self.context.catalog.views, &self.context.catalog.datasets);
+        let mut reads = BTreeSet::new();
+        for reference in references {
+            if reference.schema().is_some_and(|schema| schema == "information_schema") {
+                continue;
+            }
+            let name = reference.table();
+            if !views.contains_key(name) && !datasets.contains_key(name) {
+                return Err(Error::unknown("view or dataset", name, views.keys().chain(datasets.keys())));
+            }
+            reads.insert(name.to_owned());
+        }
+        let is_view = |name: &&String| views.contains_key(*name);
+        if let (Some(view), Some(dataset)) = (reads.iter().find(is_view), reads.iter().find(|name| !is_view(name))) {
+            return Err(Error::refused(
+                format!("a query reads views or datasets, not both: `{view}` is a view and `{dataset}` a dataset"),
+                "they stand at different prefixes of the log: ask twice",
+            ));
+        }
+        Ok(reads)
+    }
+
+    /// Freezes everything that a query reads at one head.
+    pub(super) async fn frame(&self, reads: &BTreeSet<String>, options: &Options) -> Result<Frame, Error> {
+        for dataset in options.min_position.keys() {
+            self.dataset_named(dataset)?;
+        }
+        let mut frame = Frame { tables: BTreeMap::new(), stamp: Stamp::default() };
+        let catalog = &self.context.catalog;
+        // Tables that the query does not read are there to be listed.
+        for view in catalog.views.values() {
+            let table = MergedView { view: view.clone(), schema: visible(view), at: None };
+            frame.tables.insert(view.name.clone(), Arc::new(table));
+        }
+        for dataset in catalog.datasets.values() {
+            let at = match reads.contains(&dataset.name) {
+                true => Some(self.master_at(dataset, options, &mut frame.stamp).await?),
+                false => None,
+            };
+            let table = master_table::MasterTable { dataset: dataset.clone(), at };
+            frame.tables.insert(dataset.name.clone(), Arc::new(table));
+        }
+        let mut by_dataset: BTreeMap<&str, Vec<&Arc<View>>> = BTreeMap::new();
+        for view in reads.iter().filter_map(|name| catalog.views.get(name)) {
+            by_dataset.entry(&view.dataset.name).or_default().push(view);
+        }
+        for (dataset, views) in by_dataset {
+            if let Some(position) = options.min_position.get(dataset) {
+                self.context.speed.reach(dataset, position, options.wait).await?;
+            }
+            self.freeze(dataset, &views, &mut frame).await?;
+        }
+        Ok(frame)
+    }
+
+    async fn freeze(&self, dataset: &str, views: &[&Arc<View>], frame: &mut Frame) -> Result<(), Error> {
+        let (versions, frozen) = self.frozen(dataset, views).await?;
+        for ((view, versions), states) in views.iter().zip(versions).zip(frozen.views) {
+            let Some(version) = versions.get(states.cut_index).cloned() else {
+                return Err(Error::refused("the speed layer chose a cut that was not offered", "this is a defect"));
+            };
+            let stamp = ViewStamp {
+                definition: view.definition.clone(),
+                batch_version: version.published.as_ref().map(|published| published.batch_version),
+                cut: version.cut(),
+            };
+            frame.stamp.views.insert(view.name.clone(), stamp);
+            let table = self.tables.get(&view.name).ok_or_else(|| Error::unknown("view", &view.name, self.tables.keys()))?;
+            let at = At {
+                version,
+                states: states.states,
+                stored: table.schema().clone(),
+                table: table.table().path().to_owned(),
+            };
+            let merged = MergedView { view: (*view).clone(), schema: visible(view), at: Some(at) };
+            frame.tables.insert(view.name.clone(), Arc::new(merged));
+        }
+        frame.stamp.head.insert(dataset.to_owned(), frozen.head);
+        frame.stamp.freshness_ms = match (frame.stamp.head.len(), frame.stamp.freshness_ms, frozen.freshness_ms) {
+            (1, _, freshness) => freshness,
+            (_, Some(known), Some(freshness)) => Some(known.max(freshness)),
+            _ => None,
+        };
+        Ok(())
+    }
+
+    /// The versions that were offered and what the speed layer made of them. A version that it has not heard of yet
+    /// costs a moment; one that it cannot complete leaves the one before.
+    async fn frozen(&self, dataset: &str, views: &[&Arc<View>]) -> Result<(Vec<Vec<Arc<Version>>>, Frozen), Error> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let versions: Vec<Vec<Arc<Version>>> = views.iter().map(|view| self.versions.of(&view.name)).collect();
+            let request = Request {
+                dataset: dataset.to_owned(),
+                views: views
+                    .iter()
+                    .zip(&versions)
+                    .map(|(view, versions)| ViewRequest {
+                        view: view.name.clone(),
+                        definition: view.definition.clone(),
+                        cuts: versions.iter().map(|version| version.cut()).collect(),
+                    })
+                    .collect(),
+            };
+            match self.context.speed.freeze(&request).await {
+                Ok(frozen) => return Ok((versions, frozen)),
+                Err(speed::Error::NoCut { .. }) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The master dataset for a query over it.
+    async fn master_at(&self, dataset: &Arc<Dataset>, options: &Options, stamp: &mut Stamp) -> Result<master_table::At, Error> {
+        let deadline = tokio::time::Instant::now() + options.wait;
+        let version = loop {
+            let version = self.master(dataset).await?;
+            match options.min_position.get(&dataset.name) {
+                Some(wanted) if !version.frontier.covers(wanted) => {
+                    if tokio::time::Instant::now() >= deadline {
+                        let (dataset, head, wanted) = (dataset.name.clone(), version.frontier, wanted.clone());
+                        return Err(speed::Error::NotReached { dataset, head, wanted }.into());
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                _ => break version,
+            }
+        };
+        stamp.head.insert(dataset.name.clone(), version.frontier.clone());
+        stamp.freshness_ms = self.lacks_nothing(dataset, &version.frontier).await.then_some(0);
+        let table = common::master::table(&self.context.storage, &dataset.name)
+            .map_err(|error| Error::storage("open the master dataset", error))?;
+        Ok(master_table::At { version, table: table.path().to_owned() })
+    }
+
+    async fn lacks_nothing(&self, dataset: &Dataset, frontier: &Frontier) -> bool {
+        self.context.log.bounds(&dataset.topic).await.is_ok_and(|bounds| frontier.covers(&bounds.end))
+    }
+
+    /// An error of DataFusion's while it plans: nearly always the query's.
+    pub(super) fn planning(&self, error: DataFusionError) -> Error {
+        let at = error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| (span.start.line, span.start.column));
+        match error.find_root() {
+            DataFusionError::Internal(_)
+            | DataFusionError::ObjectStore(_)
+            | DataFusionError::IoError(_)
+            | DataFusionError::ParquetError(_)
+            | DataFusionError::ResourcesExhausted(_)
+            | DataFusionError::External(_) => Error::Execution(error),
+            _ => Error::Refused { reason: error.strip_backtrace(), hint: None, at },
+        }
+    }
+}
+
+/// Starts a plan.
+pub(super) async fn run(context: &SessionContext, plan: LogicalPlan, stamp: Stamp) -> Result<Answer, DataFusionError> {
+    let rows = context.execute_logical_plan(plan).await?.execute_stream().await?;
+    Ok(Answer { rows, stamp })
+}
+
+/// The one statement of a query.
+fn parse(sql: &str) -> Result<Statement, Error> {
+    let refused = |error: DataFusionError| {
+        let reason = error.strip_backtrace();
+        let at = place(&reason);
+        Error::Refused { reason, hint: Some("the dialect is DataFusion's SQL".to_owned()), at }
+    };
+    let parser = DFParserBuilder::new(sql).with_dialect(&GenericDialect {}).build();
+    let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(refused)?;
+    let statement = match (statements.pop_front(), statements.is_empty()) {
+        (Some(statement), true) => statement,
+        (None, _) => return Err(Error::refused("there is no query", "write `SELECT …`")),
+        (Some(_), false) => return Err(Error::refused("there is more than one statement", "ask one query at a time")),
+    };
+    let is_query = match &statement {
+        Statement::Statement(statement) => matches!(
+            statement.as_ref(),
+            ast::Statement::Query(_)
+                | ast::Statement::ShowTables { .. }
+                | ast::Statement::ShowColumns { .. }
+                | ast::Statement::ExplainTable { .. }
+        ),
+        Statement::Explain(explain) => matches!(explain.statement.as_ref(), Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_))),
+        _ => false,
+    };
+    if !is_query {
+        return Err(Error::refused(
+            format!("`{}` is not a query", first_words(sql)),
+            "only queries are answered: write `SELECT …`, `SHOW TABLES` or `DESCRIBE …`",
+        ));
+    }
+    Ok(statement)
+}
+
+fn first_words(sql: &str) -> String {
+    sql.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// The line and column at the end of the parser's message.
+fn place(message: &str) -> Option<(u64, u64)> {
+    let (_, place) = message.rsplit_once("Line: ")?;
+    let (line, column) = place.split_once(", Column: ")?;
+    let column: String = column.chars().take_while(char::is_ascii_digit).collect();
+    Some((line.parse().ok()?, column.parse().ok()?))
+}

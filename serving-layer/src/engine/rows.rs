@@ -1,0 +1,58 @@
+//! Rows of a view by equalities, without SQL.
+
+use std::collections::BTreeSet;
+
+use datafusion::{
+    common::ScalarValue,
+    logical_expr::{Expr, LogicalPlanBuilder, ident, in_list},
+};
+
+use super::{Answer, Engine, Error, Options, query::run, session};
+
+impl Engine {
+    /// Rows of a view: `filters` are equalities on its columns, several values of one column mean IN. The values are
+    /// text and are taken as the column's type.
+    pub async fn rows(
+        &self,
+        view: &str,
+        filters: &[(String, Vec<String>)],
+        limit: usize,
+        options: &Options,
+    ) -> Result<Answer, Error> {
+        let definition = self.view_named(view)?.clone();
+        let schema = crate::merged::visible(&definition);
+        let mut conditions: Vec<Expr> = Vec::new();
+        for (column, values) in filters {
+            let Ok(field) = schema.field_with_name(column) else {
+                let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+                return Err(Error::unknown("column", column, &columns));
+            };
+            let values: Result<Vec<Expr>, Error> = values
+                .iter()
+                .map(|value| {
+                    let parsed = ScalarValue::try_from_string(value.clone(), field.data_type());
+                    parsed.map(|value| Expr::Literal(value, None)).map_err(|_| {
+                        Error::refused(
+                            format!("`{value}` is no value of column `{column}`, which is `{}`", field.data_type()),
+                            "write the value as an answer shows it, without quotes",
+                        )
+                    })
+                })
+                .collect();
+            conditions.push(in_list(ident(column), values?, false));
+        }
+        let frame = self.frame(&BTreeSet::from([view.to_owned()]), options).await?;
+        let context = session::with_tables(&self.base, frame.tables).map_err(Error::Execution)?;
+        let plan = async {
+            let table = context.table_provider(view).await?;
+            let source = datafusion::datasource::provider_as_source(table);
+            let mut plan = LogicalPlanBuilder::scan(view, source, None)?;
+            for condition in conditions {
+                plan = plan.filter(condition)?;
+            }
+            plan.limit(0, Some(limit))?.build()
+        };
+        let plan = plan.await.map_err(|error| self.planning(error))?;
+        run(&context, plan, frame.stamp).await.map_err(|error| self.planning(error))
+    }
+}

@@ -1,0 +1,333 @@
+//! A view as a table, at one head: `finish(batch(C) ∪ speed[C, H))`.
+//!
+//! The batch view keeps finished columns beside the states, so most groups are read as they are. A group that the speed
+//! layer has touched replaces its batch row: its batch state and its speed states are finished together, and an
+//! anti-join hides the old row. Only filters on group keys go below that, all others run on the merged rows.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use common::{
+    catalog::View,
+    fault::chain,
+    speed::{KeyFilter, States},
+    storage::scan::Scan,
+};
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, RecordBatch},
+        datatypes::{Schema, SchemaRef},
+    },
+    catalog::{Session, TableProvider},
+    common::{DFSchema, JoinType, NullEquality, ScalarValue},
+    datasource::memory::MemorySourceConfig,
+    error::{DataFusionError, Result},
+    execution::TaskContext,
+    logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList, utils::conjunction},
+    physical_expr::expressions::Column,
+    physical_plan::{
+        ExecutionPlan, PhysicalExpr,
+        filter::FilterExec,
+        joins::{HashJoinExec, PartitionMode},
+        projection::ProjectionExec,
+        union::UnionExec,
+    },
+};
+
+use crate::{
+    published::Version,
+    touched::{Source, keep},
+};
+
+/// A view at one head.
+#[derive(Debug)]
+pub(crate) struct MergedView {
+    pub(crate) view: Arc<View>,
+    pub(crate) schema: SchemaRef,
+    /// `None` while the view is only known by name, in queries that do not read it.
+    pub(crate) at: Option<At>,
+}
+
+/// What a merged view is made from.
+#[derive(Clone, Debug)]
+pub(crate) struct At {
+    /// The batch view version.
+    pub(crate) version: Arc<Version>,
+    /// The states from its cut to the head.
+    pub(crate) states: Arc<dyn States>,
+    /// The columns of the batch view's files.
+    pub(crate) stored: SchemaRef,
+    /// Where those files are.
+    pub(crate) table: String,
+}
+
+/// The columns that a view has by its SQL.
+pub(crate) fn visible(view: &View) -> SchemaRef {
+    Arc::new(Schema::new(view.fold.finished().fields()[..view.fold.visible()].to_vec()))
+}
+
+#[async_trait]
+impl TableProvider for MergedView {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let below = |filter: &&Expr| match self.is_on_keys(filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(below).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(at) = &self.at else {
+            return Err(DataFusionError::Internal(format!("view `{}` was not frozen for this query", self.view.name)));
+        };
+        let filters: Vec<Expr> = filters.iter().filter(|filter| self.is_on_keys(filter)).cloned().collect();
+        let merge = Merge { view: &self.view, at, state, context: state.task_ctx(), filters };
+        let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.view.fold.visible()).collect());
+        merge.plan(&wanted, limit).await
+    }
+}
+
+impl MergedView {
+    /// Whether a filter is over group keys alone: only then it says the same of a batch row and of the merged row.
+    fn is_on_keys(&self, filter: &Expr) -> bool {
+        let keys = self.view.fold.keys();
+        let on_keys = filter.column_refs().iter().all(|column| {
+            self.schema.index_of(&column.name).is_ok_and(|place| keys.contains(&place))
+        });
+        on_keys && !filter.is_volatile()
+    }
+}
+
+/// One scan of a merged view.
+struct Merge<'a> {
+    view: &'a View,
+    at: &'a At,
+    state: &'a dyn Session,
+    context: Arc<TaskContext>,
+    /// Filters on group keys.
+    filters: Vec<Expr>,
+}
+
+impl Merge<'_> {
+    async fn plan(&self, wanted: &[usize], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+        let key_filter = self.key_filter()?;
+        let states = self.at.states.read(key_filter.as_ref()).await;
+        let states = states.map_err(|error| DataFusionError::External(chain(&error).into()))?;
+        let touched = self.touched(states, key_filter.as_ref()).await?;
+        let keys = self.view.fold.keys();
+        // What is above needs the wanted columns, what is here also the keys and who passes `HAVING`.
+        let mut columns: Vec<usize> = wanted.to_vec();
+        columns.extend(keys);
+        if self.view.fold.has_having() {
+            columns.push(self.view.fold.finished().fields().len() - 1);
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        let merged = match &self.at.version.published {
+            Some(published) if !published.files.is_empty() && !keys.is_empty() && !self.is_one_group(&touched)? => {
+                let limit = limit.filter(|_| touched.num_rows() == 0 && !self.view.fold.has_having());
+                let batch = self.batch(&published.files, &columns, limit)?;
+                if touched.num_rows() == 0 { batch } else { self.substituted(batch, &touched, &columns)? }
+            }
+            _ => memory(&touched.project(&columns)?)?,
+        };
+        self.projected(self.having(merged, &columns)?, &columns, wanted)
+    }
+
+    /// Finished rows of the groups that the speed layer has touched (and of some that it touched before: their rows
+    /// are the same either way).
+    async fn touched(&self, states: Vec<RecordBatch>, filter: Option<&KeyFilter>) -> Result<RecordBatch> {
+        let fold = &self.view.fold;
+        let keyless = fold.keys().is_empty();
+        if states.is_empty() && !keyless {
+            return Ok(RecordBatch::new_empty(fold.finished().clone()));
+        }
+        let Some(published) = self.at.version.published.as_ref().filter(|published| !published.files.is_empty()) else {
+            return fold.finish(states, &self.context).await;
+        };
+        let mut states = states;
+        let keys = match keyless {
+            true => Vec::new(),
+            false => {
+                states = vec![fold.reduce(states, &self.context).await?];
+                states[0].columns()[..fold.keys().len()].to_vec()
+            }
+        };
+        let source = Source {
+            view: self.view,
+            table: &self.at.table,
+            stored: &self.at.stored,
+            files: &published.files,
+            context: &self.context,
+        };
+        let mut batch = self.at.version.touched.states(&keys, &source).await?;
+        if let Some(filter) = filter {
+            batch = keep(&batch, filter.key, &filter.values)?;
+        }
+        states.push(batch);
+        fold.finish(states, &self.context).await
+    }
+
+    /// Whether the filters name one group, all keys of it, and that group is touched: then no batch row is of interest.
+    fn is_one_group(&self, touched: &RecordBatch) -> Result<bool> {
+        if touched.num_rows() != 1 {
+            return Ok(false);
+        }
+        let fold = &self.view.fold;
+        let pinned = |place: &usize| {
+            let name = fold.finished().field(*place).name();
+            self.filters.iter().filter_map(equality).any(|(column, values)| column == *name && values.len() == 1)
+        };
+        Ok(fold.keys().iter().all(pinned))
+    }
+
+    /// The batch view's finished rows.
+    fn batch(
+        &self,
+        files: &[common::storage::table::DataFile],
+        columns: &[usize],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let predicate = match conjunction(self.filters.clone()) {
+            Some(filter) => {
+                let schema = DFSchema::try_from(self.at.stored.clone())?;
+                Some(self.state.create_physical_expr(filter, &schema)?)
+            }
+            None => None,
+        };
+        Scan {
+            table: &self.at.table,
+            schema: self.at.stored.clone(),
+            files,
+            projection: Some(columns.to_vec()),
+            predicate,
+            exact: false,
+            limit,
+            partitions: self.state.config().target_partitions(),
+        }
+        .plan(&self.context.runtime_env())
+    }
+
+    /// Touched rows, and the batch rows of all other groups. NULL is a key like any other.
+    fn substituted(&self, batch: Arc<dyn ExecutionPlan>, touched: &RecordBatch, columns: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
+        let touched = touched.project(columns)?;
+        let schema = touched.schema();
+        let places = self.view.fold.keys().iter().map(|key| columns.iter().position(|column| column == key));
+        let places: Option<Vec<usize>> = places.collect();
+        let places = places.ok_or_else(|| DataFusionError::Internal("a group key was not read".to_owned()))?;
+        let on = places
+            .iter()
+            .enumerate()
+            .map(|(i, &place)| {
+                let name = schema.field(place).name();
+                let left: Arc<dyn PhysicalExpr> = Arc::new(Column::new(name, i));
+                let right: Arc<dyn PhysicalExpr> = Arc::new(Column::new(name, place));
+                (left, right)
+            })
+            .collect();
+        let untouched = HashJoinExec::try_new(
+            memory(&touched.project(&places)?)?,
+            batch,
+            on,
+            None,
+            &JoinType::RightAnti,
+            None,
+            PartitionMode::CollectLeft,
+            NullEquality::NullEqualsNull,
+            false,
+        )?;
+        UnionExec::try_new(vec![memory(&touched)?, Arc::new(untouched)])
+    }
+
+    fn having(&self, merged: Arc<dyn ExecutionPlan>, columns: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
+        if !self.view.fold.has_having() {
+            return Ok(merged);
+        }
+        let passes = Arc::new(Column::new(common::fold::HAVING, columns.len() - 1));
+        Ok(Arc::new(FilterExec::try_new(passes, merged)?))
+    }
+
+    fn projected(
+        &self,
+        merged: Arc<dyn ExecutionPlan>,
+        columns: &[usize],
+        wanted: &[usize],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if columns == wanted {
+            return Ok(merged);
+        }
+        let schema = merged.schema();
+        let places = wanted.iter().filter_map(|column| columns.iter().position(|other| other == column));
+        let outputs: Vec<(Arc<dyn PhysicalExpr>, String)> = places
+            .map(|place| {
+                let name = schema.field(place).name();
+                (Arc::new(Column::new(name, place)) as Arc<dyn PhysicalExpr>, name.clone())
+            })
+            .collect();
+        Ok(Arc::new(ProjectionExec::try_new(outputs, merged)?))
+    }
+
+    /// The filters' equality on one group key, if there is one: the speed layer then need not show all its groups.
+    fn key_filter(&self) -> Result<Option<KeyFilter>> {
+        let fold = &self.view.fold;
+        let found = self.filters.iter().filter_map(equality).find_map(|(column, values)| {
+            let key = fold.keys().iter().position(|&place| *fold.finished().field(place).name() == column)?;
+            Some((key, values))
+        });
+        let Some((key, values)) = found else { return Ok(None) };
+        let data_type = fold.state().field(key).data_type();
+        let values: Result<Vec<ScalarValue>> = values.iter().map(|value| value.cast_to(data_type)).collect();
+        let values: ArrayRef = ScalarValue::iter_to_array(values?)?;
+        Ok((values.null_count() == 0).then_some(KeyFilter { key, values }))
+    }
+}
+
+/// The column and values of `column = literal` and `column IN (literals)`.
+fn equality(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
+    match filter {
+        Expr::BinaryExpr(binary) if binary.op == Operator::Eq => match (binary.left.as_ref(), binary.right.as_ref()) {
+            (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
+                Some((column.name.clone(), vec![value.clone()]))
+            }
+            _ => None,
+        },
+        Expr::InList(InList { expr, list, negated: false }) => {
+            let Expr::Column(column) = expr.as_ref() else { return None };
+            let values: Option<Vec<ScalarValue>> = list
+                .iter()
+                .map(|item| match item {
+                    Expr::Literal(value, _) => Some(value.clone()),
+                    _ => None,
+                })
+                .collect();
+            Some((column.name.clone(), values?)).filter(|(_, values)| !values.is_empty())
+        }
+        // A short list comes as equalities with `OR` between them.
+        Expr::BinaryExpr(binary) if binary.op == Operator::Or => {
+            let (left, mut values) = equality(&binary.left)?;
+            let (right, more) = equality(&binary.right)?;
+            values.extend(more);
+            (left == right).then_some((left, values))
+        }
+        _ => None,
+    }
+}
+
+fn memory(batch: &RecordBatch) -> Result<Arc<dyn ExecutionPlan>> {
+    Ok(MemorySourceConfig::try_new_exec(&[vec![batch.clone()]], batch.schema(), None)?)
+}
+

@@ -1,0 +1,200 @@
+//! The batch states of groups that the speed layer has touched: read once from the batch view, when first touched, and
+//! kept for as long as that version serves.
+
+use std::{collections::HashSet, sync::Arc};
+
+use common::{
+    catalog::View,
+    fold::from_stored,
+    storage::{scan::Scan, table::DataFile},
+};
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, BooleanArray, RecordBatch},
+        compute::{concat_batches, filter_record_batch},
+        datatypes::SchemaRef,
+        row::{OwnedRow, RowConverter, SortField},
+    },
+    common::{JoinType, NullEquality, ScalarValue},
+    datasource::memory::MemorySourceConfig,
+    error::{DataFusionError, Result},
+    execution::TaskContext,
+    logical_expr::Operator,
+    physical_expr::expressions::{BinaryExpr, Column, in_list, lit},
+    physical_plan::{
+        ExecutionPlan, PhysicalExpr, collect,
+        joins::{HashJoinExec, PartitionMode},
+    },
+};
+use tokio::sync::Mutex;
+
+/// DataFusion prunes by the single values of a list up to this long.
+const LISTED: usize = 20;
+
+/// States of touched groups, of one batch view version.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The groups that have been looked up, whether the batch view has them or not.
+    known: HashSet<OwnedRow>,
+    /// The states of those that it has, in the fold's `state` schema.
+    states: Option<RecordBatch>,
+}
+
+/// Where to read.
+pub(crate) struct Source<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) table: &'a str,
+    pub(crate) stored: &'a SchemaRef,
+    pub(crate) files: &'a [DataFile],
+    pub(crate) context: &'a Arc<TaskContext>,
+}
+
+impl Touched {
+    /// The batch states of all groups looked up so far, after those in `keys` (the group key columns, a row a group)
+    /// have been.
+    pub(crate) async fn states(&self, keys: &[ArrayRef], source: &Source<'_>) -> Result<RecordBatch> {
+        let fold = &source.view.fold;
+        let mut inner = self.inner.lock().await;
+        if keys.is_empty() {
+            // Without group keys there is one group, and it is always touched.
+            if inner.states.is_none() {
+                inner.states = Some(read_all(source).await?);
+            }
+        } else if let Some(missing) = inner.missing(keys)? {
+            let found = read(&missing.keys, source).await?;
+            let states = match inner.states.take() {
+                Some(states) => concat_batches(fold.state(), [&states, &found])?,
+                None => found,
+            };
+            inner.states = Some(states);
+            inner.known.extend(missing.rows);
+        }
+        Ok(inner.states.clone().unwrap_or_else(|| RecordBatch::new_empty(fold.state().clone())))
+    }
+}
+
+struct Missing {
+    keys: Vec<ArrayRef>,
+    rows: Vec<OwnedRow>,
+}
+
+impl Inner {
+    fn missing(&self, keys: &[ArrayRef]) -> Result<Option<Missing>> {
+        let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
+        let rows = RowConverter::new(fields)?.convert_columns(keys)?;
+        let new: Vec<Option<OwnedRow>> = rows
+            .iter()
+            .map(|row| {
+                let row = row.owned();
+                (!self.known.contains(&row)).then_some(row)
+            })
+            .collect();
+        if new.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let mask = BooleanArray::from(new.iter().map(Option::is_some).collect::<Vec<bool>>());
+        let keys: Result<Vec<ArrayRef>, _> =
+            keys.iter().map(|key| datafusion::arrow::compute::filter(key, &mask)).collect();
+        Ok(Some(Missing { keys: keys?, rows: new.into_iter().flatten().collect() }))
+    }
+}
+
+/// Where the state columns are in a batch view's files: the group keys among the finished columns, the rest behind them.
+fn state_columns(source: &Source<'_>) -> Vec<usize> {
+    let fold = &source.view.fold;
+    let behind = fold.finished().fields().len()..source.stored.fields().len();
+    fold.keys().iter().copied().chain(behind).collect()
+}
+
+async fn read_all(source: &Source<'_>) -> Result<RecordBatch> {
+    let scan = scan(source, None)?;
+    take(scan, source).await
+}
+
+/// The stored states of the groups in `keys`.
+async fn read(keys: &[ArrayRef], source: &Source<'_>) -> Result<RecordBatch> {
+    let scan = scan(source, predicate(&keys[0], source)?)?;
+    let schema = scan.schema();
+    let fields: Vec<_> = keys.iter().enumerate().map(|(i, key)| (format!("key{i}"), key.clone())).collect();
+    let wanted = RecordBatch::try_from_iter_with_nullable(fields.into_iter().map(|(name, key)| (name, key, true)))?;
+    let on = (0..keys.len())
+        .map(|i| {
+            let left: Arc<dyn PhysicalExpr> = Arc::new(Column::new(wanted.schema().field(i).name(), i));
+            let right: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(i).name(), i));
+            (left, right)
+        })
+        .collect();
+    let wanted = MemorySourceConfig::try_new_exec(&[vec![wanted.clone()]], wanted.schema(), None)?;
+    let join = HashJoinExec::try_new(
+        wanted,
+        scan,
+        on,
+        None,
+        &JoinType::RightSemi,
+        None,
+        PartitionMode::CollectLeft,
+        NullEquality::NullEqualsNull,
+        false,
+    )?;
+    take(Arc::new(join), source).await
+}
+
+async fn take(plan: Arc<dyn ExecutionPlan>, source: &Source<'_>) -> Result<RecordBatch> {
+    let stored = source.view.fold.stored_state();
+    let batches = collect(plan, source.context.clone()).await?;
+    let batches: Result<Vec<RecordBatch>, _> =
+        batches.iter().map(|batch| RecordBatch::try_new(stored.clone(), batch.columns().to_vec())).collect();
+    from_stored(&concat_batches(stored, &batches?)?, source.view.fold.state())
+}
+
+fn scan(source: &Source<'_>, predicate: Option<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn ExecutionPlan>> {
+    Scan {
+        table: source.table,
+        schema: source.stored.clone(),
+        files: source.files,
+        projection: Some(state_columns(source)),
+        predicate,
+        exact: false,
+        limit: None,
+        partitions: source.context.session_config().target_partitions(),
+    }
+    .plan(&source.context.runtime_env())
+}
+
+/// What lets pages be skipped: the first key's values, or their range.
+fn predicate(key: &ArrayRef, source: &Source<'_>) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+    if key.null_count() > 0 || key.is_empty() {
+        return Ok(None);
+    }
+    let place = source.view.fold.keys()[0];
+    let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(source.stored.field(place).name(), place));
+    if key.len() <= LISTED {
+        return Ok(Some(in_list(column, literals(key)?, &false, source.stored)?));
+    }
+    let order = datafusion::arrow::compute::sort_to_indices(key, None, None)?;
+    let at = |i: usize| -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+        let row = usize::try_from(order.value(i)).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        Ok(lit(ScalarValue::try_from_array(key, row)?))
+    };
+    let low = Arc::new(BinaryExpr::new(column.clone(), Operator::GtEq, at(0)?));
+    let high = Arc::new(BinaryExpr::new(column, Operator::LtEq, at(key.len() - 1)?));
+    Ok(Some(Arc::new(BinaryExpr::new(low, Operator::And, high))))
+}
+
+/// The values of an array as literals.
+pub(crate) fn literals(values: &ArrayRef) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+    (0..values.len()).map(|i| Ok(lit(ScalarValue::try_from_array(values, i)?))).collect()
+}
+
+/// The rows of `batch` whose column `place` is among `values`.
+pub(crate) fn keep(batch: &RecordBatch, place: usize, values: &ArrayRef) -> Result<RecordBatch> {
+    let schema = batch.schema();
+    let column = Arc::new(Column::new(schema.field(place).name(), place));
+    let mask = in_list(column, literals(values)?, &false, &schema)?.evaluate(batch)?.into_array(batch.num_rows())?;
+    Ok(filter_record_batch(batch, datafusion::arrow::array::AsArray::as_boolean(&mask))?)
+}
