@@ -1,1 +1,5 @@
-//! x
+//! What Lamina is held to: an oracle much simpler than the system, workloads, faults, and a sandbox with the real
+//! services.
+
+pub mod oracle;
+pub mod workload;
