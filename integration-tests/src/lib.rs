@@ -1,5 +1,7 @@
 //! What Lamina is held to: an oracle much simpler than the system, workloads, faults, and a sandbox with the real
 //! services.
 
+pub mod bench;
+pub mod memory_log;
 pub mod oracle;
 pub mod workload;

@@ -1,0 +1,6 @@
+//! The benchmark: what Lamina costs beside the floors that nobody gets under on this machine, in one run.
+
+pub mod catalog;
+pub mod floors;
+pub mod process;
+pub mod report;

@@ -1,0 +1,115 @@
+//! A Lamina process and what it uses.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// A running `lamina`, ended when dropped.
+#[derive(Debug)]
+pub struct Lamina {
+    child: Child,
+    /// Where it answers.
+    pub url: String,
+}
+
+/// The binary beside this one.
+pub fn binary() -> Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let folder = this.parent().context("this binary's folder")?;
+    // Test binaries stand one folder deeper.
+    let candidates = [folder.join("lamina"), folder.join("../lamina")];
+    let found = candidates.into_iter().find(|path| path.exists());
+    found.context("there is no `lamina` beside this binary: build it first, with `cargo build --workspace --bins`")
+}
+
+impl Lamina {
+    /// Starts `lamina up` with more arguments, its output in a file, and waits until it answers.
+    pub async fn up(port: u16, arguments: &[&str], output: &Path) -> Result<Self> {
+        let log = std::fs::File::options().create(true).append(true).open(output)?;
+        let listen = format!("127.0.0.1:{port}");
+        let child = Command::new(binary()?)
+            .args(["up", "--listen", &listen])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start lamina")?;
+        let mut lamina = Self { child, url: format!("http://{listen}") };
+        lamina.answers(output).await?;
+        Ok(lamina)
+    }
+
+    async fn answers(&mut self, output: &Path) -> Result<()> {
+        let deadline = std::time::Instant::now() + Duration::from_secs(120);
+        let health = format!("{}/healthz", self.url);
+        loop {
+            if reqwest::get(&health).await.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("lamina ended with {status}:\n{}", std::fs::read_to_string(output).unwrap_or_default());
+            }
+            if std::time::Instant::now() > deadline {
+                bail!("lamina does not answer:\n{}", std::fs::read_to_string(output).unwrap_or_default());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Processor time used so far.
+    pub fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        // Linux counts in hundredths of a second for programs.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
+        let kib: u64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
+        Ok(kib << 10)
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to stop in order, and waits. Whether it ended well.
+    pub async fn stop(mut self) -> Result<bool> {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status()?;
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.success());
+            }
+            if std::time::Instant::now() > deadline {
+                bail!("lamina does not stop");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Lamina {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that nobody uses at the moment.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
