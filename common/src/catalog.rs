@@ -1,10 +1,32 @@
 //! The catalog: datasets and views, read from a folder of SQL files.
+//!
+//! A catalog is whole or it is refused, with everything that is wrong in it: nobody should have to mend it one error at
+//! a time. Two catalogs that mean the same have the same definitions, however they are written.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use datafusion::{arrow::datatypes::SchemaRef, physical_plan::PhysicalExpr};
 
 use crate::{fold::Fold, position::Partition};
+
+mod canonical;
+mod check;
+mod difference;
+mod faults;
+mod load;
+pub mod near;
+mod options;
+mod source;
+mod table;
+mod types;
+mod view;
+
+pub use canonical::quoted;
+pub use faults::{Faults, Flaw};
+use load::object_name;
+
+#[cfg(test)]
+mod tests;
 
 /// Datasets and views by name.
 #[derive(Clone, Debug, Default)]
@@ -63,4 +85,16 @@ pub struct View {
     pub definition: String,
     /// What both layers compute.
     pub fold: Fold,
+}
+
+impl Catalog {
+    /// Reads the `.sql` files of a folder, in the order of their names.
+    pub fn load(folder: &Path) -> Result<Self, Faults> {
+        Self::parse(&load::files(folder)?)
+    }
+
+    /// Reads files by name and content, in their order.
+    pub fn parse(files: &[(String, String)]) -> Result<Self, Faults> {
+        load::parse(files)
+    }
 }
