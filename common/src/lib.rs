@@ -12,7 +12,6 @@ pub mod fold;
 pub mod jobs;
 pub mod log;
 pub mod master;
-pub mod near;
 pub mod operate;
 pub mod position;
 pub mod speed;

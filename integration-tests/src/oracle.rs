@@ -120,7 +120,7 @@ impl Oracle {
             if !text.is_empty() {
                 text.push(b'\n');
             }
-            common::values::output::write_rows(&batch, &mut text, "\n");
+            common::values::output::write_rows(&batch, &mut text, b"\n")?;
         }
         text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(|line| Ok(serde_json::from_slice(line)?)).collect()
     }

@@ -8,7 +8,7 @@ use common::{
     fault::{Domain, Fault},
     log::Log,
     master,
-    near::near,
+    catalog::near::near,
     position::{Frontier, Partition},
     speed::SpeedLayer,
     storage::{self, Storage},
@@ -280,7 +280,7 @@ pub enum Error {
 
 impl Error {
     fn unknown<'a>(kind: &'static str, name: &str, candidates: impl IntoIterator<Item = &'a String>) -> Self {
-        let near = near(name, candidates.into_iter().map(String::as_str));
+        let near = near(name, candidates.into_iter().map(String::as_str)).into_iter().map(str::to_owned).collect();
         Self::Unknown { kind, name: name.to_owned(), near }
     }
 

@@ -1,1 +1,3 @@
-fn main(){}
+//! Tests of the whole system and of its parts against the real services.
+
+mod merge;
