@@ -1,1 +1,255 @@
-//! To be written.
+//! A durable log in one file, for a start with nothing installed.
+//!
+//! Appends are collected by one writer thread: whatever waits together becomes one value a partition and one fsynced
+//! transaction, so throughput grows with the load. Readers are given only what that transaction has made durable.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use redb::{Database, ReadableTable, TableDefinition};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Bounds, Error, Log, NewRecord, Reader};
+use crate::{
+    clock::Clock,
+    position::{Frontier, Offset, Partition},
+};
+
+mod batch;
+mod reader;
+mod writer;
+
+/// Topic name → its number and how many partitions it has.
+const TOPICS: TableDefinition<'_, &str, (u32, i32)> = TableDefinition::new("topics");
+/// Topic and partition → first readable and next offset.
+const BOUNDS: TableDefinition<'_, (u32, i32), (i64, i64)> = TableDefinition::new("bounds");
+/// Topic, partition and the first record's offset → records.
+const BATCHES: TableDefinition<'_, (u32, i32, i64), &[u8]> = TableDefinition::new("batches");
+
+/// So many appends may wait for the writer.
+const QUEUE: usize = 1024;
+const CACHE_BYTES: usize = 64 << 20;
+
+/// The embedded log.
+#[derive(Debug)]
+pub struct Embedded {
+    shared: Arc<Shared>,
+    /// `None` only while it is being dropped.
+    queue: Option<mpsc::Sender<writer::Request>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What the log, its writer and its readers share.
+#[derive(Debug)]
+struct Shared {
+    database: Database,
+    clock: Arc<dyn Clock>,
+    topics: RwLock<BTreeMap<String, Topic>>,
+    /// Counts the commits, to wake readers.
+    commits: watch::Sender<u64>,
+}
+
+/// A topic as it is known to be durable.
+#[derive(Clone, Debug)]
+struct Topic {
+    id: u32,
+    partitions: Partition,
+    bounds: Bounds,
+}
+
+impl Embedded {
+    /// Opens the log in a folder, which is made when it is missing. One process at a time can have it open.
+    pub fn open(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let file = folder.join("log.redb");
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Unavailable {
+            action: format!("open the embedded log `{}`", file.display()),
+            source,
+        };
+        std::fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
+        let database =
+            Database::builder().set_cache_size(CACHE_BYTES).create(&file).map_err(|error| failed(error.into()))?;
+        let topics = load(&database).map_err(|error| failed(error.into()))?;
+        let shared = Arc::new(Shared { database, clock, topics: RwLock::new(topics), commits: watch::Sender::new(0) });
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let writing = shared.clone();
+        let writer = std::thread::Builder::new()
+            .name("embedded-log".to_owned())
+            .spawn(move || writer::run(&writing, requests))
+            .map_err(|error| failed(error.into()))?;
+        Ok(Self { shared, queue: Some(queue), writer: Some(writer) })
+    }
+
+    /// Moves the end of a partition on by `offsets` that hold no record, as a transaction's marker does in Kafka.
+    pub async fn skip(&self, topic: &str, partition: Partition, offsets: Offset) -> Result<(), Error> {
+        self.write(topic, partition, writer::What::Skip(offsets)).await.map(|_| ())
+    }
+
+    /// Forgets records below a frontier, as far as they fill whole batches.
+    pub async fn trim(&self, topic: &str, below: &Frontier) -> Result<(), Error> {
+        for (partition, offset) in below.iter() {
+            self.write(topic, partition, writer::What::Trim(offset)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, topic: &str, partition: Partition, what: writer::What) -> Result<Vec<Offset>, Error> {
+        let known = self.shared.topic(topic)?;
+        if !(0..known.partitions).contains(&partition) {
+            return Err(Error::Unavailable {
+                action: format!("write to `{topic}` partition {partition}"),
+                source: format!("the topic has {} partitions", known.partitions).into(),
+            });
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = writer::Request { topic: topic.to_owned(), id: known.id, partition, what, reply };
+        let ended = || Error::Unavailable {
+            action: format!("write to `{topic}` partition {partition}"),
+            source: "the log has been closed".into(),
+        };
+        let queue = self.queue.as_ref().ok_or_else(ended)?;
+        queue.send(request).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+impl Drop for Embedded {
+    /// Ends the writer, so that the folder can be opened again at once.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Shared {
+    fn topic(&self, topic: &str) -> Result<Topic, Error> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics.get(topic).cloned().ok_or_else(|| Error::UnknownTopic { topic: topic.to_owned() })
+    }
+}
+
+fn load(database: &Database) -> Result<BTreeMap<String, Topic>, redb::Error> {
+    let transaction = database.begin_write()?;
+    let mut topics = BTreeMap::new();
+    {
+        transaction.open_table(BATCHES)?;
+        let bounds = transaction.open_table(BOUNDS)?;
+        for entry in transaction.open_table(TOPICS)?.iter()? {
+            let (name, topic) = entry?;
+            let (id, partitions) = topic.value();
+            let mut known = Bounds::default();
+            for partition in 0..partitions {
+                let (start, end) = bounds.get((id, partition))?.map_or((0, 0), |bounds| bounds.value());
+                known.start.set(partition, start);
+                known.end.set(partition, end);
+            }
+            topics.insert(name.value().to_owned(), Topic { id, partitions, bounds: known });
+        }
+    }
+    transaction.commit()?;
+    Ok(topics)
+}
+
+#[async_trait]
+impl Log for Embedded {
+    async fn ensure_topic(&self, topic: &str, partitions: Partition) -> Result<Partition, Error> {
+        if let Ok(known) = self.shared.topic(topic) {
+            return Ok(known.partitions);
+        }
+        let (shared, topic) = (self.shared.clone(), topic.to_owned());
+        let created = tokio::task::spawn_blocking(move || shared.create(&topic, partitions.max(1))).await;
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Unavailable {
+            action: "create a topic in the embedded log".to_owned(),
+            source,
+        };
+        created.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+    }
+
+    async fn bounds(&self, topic: &str) -> Result<Bounds, Error> {
+        Ok(self.shared.topic(topic)?.bounds)
+    }
+
+    async fn append(&self, topic: &str, partition: Partition, records: Vec<NewRecord>) -> Result<Vec<Offset>, Error> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(topic, partition, writer::What::Append(records)).await
+    }
+
+    async fn reader(&self, topic: &str, from: &Frontier) -> Result<Box<dyn Reader>, Error> {
+        Ok(Box::new(reader::EmbeddedReader::open(self.shared.clone(), topic, from)?))
+    }
+}
+
+impl Shared {
+    /// Creates a topic, unless it has come to be in the meantime. Gives how many partitions it has.
+    fn create(&self, name: &str, partitions: Partition) -> Result<Partition, redb::Error> {
+        let transaction = self.database.begin_write()?;
+        // The writing transaction is exclusive, so what is known now is all there is.
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = topics.get(name) {
+            return Ok(topic.partitions);
+        }
+        let id = topics.values().map(|topic| topic.id + 1).max().unwrap_or(0);
+        transaction.open_table(TOPICS)?.insert(name, (id, partitions))?;
+        transaction.commit()?;
+        let zero: Frontier = (0..partitions).map(|partition| (partition, 0)).collect();
+        let bounds = Bounds { start: zero.clone(), end: zero };
+        topics.insert(name.to_owned(), Topic { id, partitions, bounds });
+        Ok(partitions)
+    }
+}
+
+/// How long a reader waits at most before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::System;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_folder_is_opened_once_and_keeps_what_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Embedded::open(folder.path(), Arc::new(System));
+        let log = open().unwrap();
+        assert_eq!(log.ensure_topic("t", 2).await.unwrap(), 2);
+        let record = |value: &'static [u8]| NewRecord { key: None, value: Some(value.into()) };
+        assert_eq!(log.append("t", 1, vec![record(b"a"), record(b"b")]).await.unwrap(), [0, 1]);
+        assert!(open().unwrap_err().to_string().contains("open the embedded log"));
+        drop(log);
+        let log = open().unwrap();
+        assert_eq!(log.ensure_topic("t", 9).await.unwrap(), 2);
+        assert_eq!(log.append("t", 1, vec![record(b"c")]).await.unwrap(), [2]);
+        let mut reader = log.reader("t", &Frontier::from_iter([(1, 1)])).await.unwrap();
+        let chunks = reader.poll(10, Duration::from_secs(5)).await.unwrap();
+        assert_eq!((chunks.len(), chunks[0].offsets.clone(), chunks[0].value(1)), (1, vec![1, 2], b"c".as_slice()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn gaps_and_trimming() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Embedded::open(folder.path(), Arc::new(System)).unwrap();
+        log.ensure_topic("t", 1).await.unwrap();
+        let record = || NewRecord { key: None, value: Some("x".into()) };
+        log.append("t", 0, vec![record(), record()]).await.unwrap();
+        log.skip("t", 0, 3).await.unwrap();
+        assert_eq!(log.append("t", 0, vec![record()]).await.unwrap(), [5]);
+        log.skip("t", 0, 1).await.unwrap();
+        let mut reader = log.reader("t", &Frontier::default()).await.unwrap();
+        let chunks = reader.poll(10, Duration::from_secs(5)).await.unwrap();
+        assert_eq!((chunks[0].offsets.clone(), chunks[0].next), (vec![0, 1, 5], 7));
+        log.trim("t", &Frontier::from_iter([(0, 4)])).await.unwrap();
+        let expired = log.reader("t", &Frontier::default()).await.unwrap_err();
+        assert!(matches!(expired, Error::Expired { start: 2, .. }), "{expired}");
+        let beyond = log.reader("t", &Frontier::from_iter([(0, 8)])).await.unwrap_err();
+        assert!(matches!(beyond, Error::Truncated { end: 7, .. }), "{beyond}");
+    }
+}

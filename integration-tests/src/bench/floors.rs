@@ -64,6 +64,8 @@ pub async fn measure(catalog: &Catalog, events: u64) -> Result<Floors> {
     let mut decoder = Decoder::new(dataset.clone());
     let rows: Vec<RecordBatch> = chunks.iter().map(|chunk| decoder.decode(chunk).rows).collect();
     floors.decode = began.elapsed();
+    let decoded: usize = rows.iter().map(RecordBatch::num_rows).sum();
+    anyhow::ensure!(decoded as u64 == events, "only {decoded} of {events} events could be decoded");
     line("decode JSON, one core", &rate(events, floors.decode), "");
     line("  bytes an event", &format!("{}", bytes as u64 / events), "");
     drop(chunks);

@@ -1,0 +1,136 @@
+//! Reading: value by value from the frontier on, never past what is durable.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use redb::ReadableDatabase;
+use tokio::sync::watch;
+
+use super::{BATCHES, LOOK_AGAIN, Shared, batch::decode_into};
+use crate::{
+    log::{Chunk, Error, Reader},
+    position::{Frontier, Offset, Partition},
+};
+
+/// So many bytes of a partition are given out at once, about.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// A reader of the embedded log.
+#[derive(Debug)]
+pub(super) struct EmbeddedReader {
+    shared: Arc<Shared>,
+    topic: String,
+    at: Frontier,
+    commits: watch::Receiver<u64>,
+    end_seen: Option<(Frontier, i64)>,
+}
+
+impl EmbeddedReader {
+    pub(super) fn open(shared: Arc<Shared>, topic: &str, from: &Frontier) -> Result<Self, Error> {
+        let bounds = shared.topic(topic)?.bounds;
+        let mut at = Frontier::default();
+        for (partition, end) in bounds.end.iter() {
+            let (wanted, start) = (from.get(partition), bounds.start.get(partition));
+            if wanted < start {
+                return Err(Error::Expired { topic: topic.to_owned(), partition, wanted, start });
+            }
+            if wanted > end {
+                return Err(Error::Truncated { topic: topic.to_owned(), partition, wanted, end });
+            }
+            at.set(partition, wanted);
+        }
+        let commits = shared.commits.subscribe();
+        Ok(Self { shared, topic: topic.to_owned(), at, commits, end_seen: None })
+    }
+
+    /// What there is. The reader itself does not move before the answer is handed over.
+    async fn take(&mut self, max_records: usize) -> Result<Vec<Chunk>, Error> {
+        let now_us = self.shared.clock.now_us();
+        let topic = self.shared.topic(&self.topic)?;
+        let behind: Vec<(Partition, Offset, Offset)> = topic
+            .bounds
+            .end
+            .iter()
+            .map(|(partition, end)| (partition, self.at.get(partition), end))
+            .filter(|(_, at, end)| at < end)
+            .collect();
+        let mut chunks = Vec::new();
+        if !behind.is_empty() {
+            let each = (max_records / behind.len()).max(1);
+            let (shared, id, name) = (self.shared.clone(), topic.id, self.topic.clone());
+            // Pages that are not cached are read from the disk.
+            let reading = tokio::task::spawn_blocking(move || shared.read(id, &name, &behind, each));
+            chunks = reading.await.map_err(|error| unavailable(&self.topic, error.into()))??;
+        }
+        for chunk in &chunks {
+            self.at.set(chunk.partition, chunk.next);
+        }
+        self.end_seen = Some((topic.bounds.end, now_us));
+        Ok(chunks)
+    }
+}
+
+fn unavailable(topic: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::Unavailable { action: format!("read `{topic}` from the embedded log"), source }
+}
+
+impl Shared {
+    fn read(&self, id: u32, topic: &str, behind: &[(Partition, Offset, Offset)], each: usize) -> Result<Vec<Chunk>, Error> {
+        behind.iter().map(|&(partition, from, end)| self.read_partition(id, topic, partition, from, end, each)).collect()
+    }
+
+    fn read_partition(
+        &self,
+        id: u32,
+        topic: &str,
+        partition: Partition,
+        from: Offset,
+        end: Offset,
+        limit: usize,
+    ) -> Result<Chunk, Error> {
+        let mut chunk = Chunk::new(partition, from);
+        let mut read = || -> Result<bool, redb::Error> {
+            let batches = self.database.begin_read()?.open_table(BATCHES)?;
+            let first = batches.range((id, partition, 0)..=(id, partition, from))?.next_back().transpose()?;
+            let first = first.map_or(from, |(key, _)| key.value().2);
+            for entry in batches.range((id, partition, first)..(id, partition, end))? {
+                let (_, value) = entry?;
+                match decode_into(value.value(), &mut chunk, limit) {
+                    Some(true) if chunk.bytes.len() < CHUNK_BYTES => {}
+                    Some(_) => return Ok(true),
+                    None => return Ok(false),
+                }
+            }
+            // There is nothing up to the end: what is between the last record and there is a gap.
+            chunk.next = chunk.next.max(end);
+            Ok(true)
+        };
+        match read() {
+            Ok(true) => Ok(chunk),
+            Ok(false) => Err(Error::Corrupt(format!(
+                "the embedded log of `{topic}` partition {partition} is damaged near offset {from}: restore it from a copy"
+            ))),
+            Err(error) => Err(unavailable(topic, error.into())),
+        }
+    }
+}
+
+#[async_trait]
+impl Reader for EmbeddedReader {
+    async fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Vec<Chunk>, Error> {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            self.commits.mark_unchanged();
+            let chunks = self.take(max_records).await?;
+            if !chunks.is_empty() || tokio::time::Instant::now() >= deadline {
+                return Ok(chunks);
+            }
+            let until = deadline.min(tokio::time::Instant::now() + LOOK_AGAIN);
+            let _ = tokio::time::timeout_at(until, self.commits.changed()).await;
+        }
+    }
+
+    fn end_seen(&self) -> Option<(Frontier, i64)> {
+        self.end_seen.clone()
+    }
+}

@@ -1,0 +1,160 @@
+//! The one thread that writes: it commits together whatever waits together.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
+
+use redb::ReadableTable;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    BATCHES, BOUNDS, Shared,
+    batch::{Encoder, decode_into},
+};
+use crate::{
+    log::{Chunk, Error, NewRecord},
+    position::{Offset, Partition},
+};
+
+/// So many bytes at most go into one commit, about.
+const COMMIT_BYTES: usize = 16 << 20;
+
+/// Something to write.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) topic: String,
+    pub(super) id: u32,
+    pub(super) partition: Partition,
+    pub(super) what: What,
+    pub(super) reply: oneshot::Sender<Result<Vec<Offset>, Error>>,
+}
+
+/// What to write.
+#[derive(Debug)]
+pub(super) enum What {
+    Append(Vec<NewRecord>),
+    Skip(Offset),
+    Trim(Offset),
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        match &self.what {
+            What::Append(records) => records
+                .iter()
+                .map(|record| 24 + record.key.as_ref().map_or(0, |k| k.len()) + record.value.as_ref().map_or(0, |v| v.len()))
+                .sum(),
+            What::Skip(_) | What::Trim(_) => 16,
+        }
+    }
+}
+
+/// Serves requests until nobody can send any.
+pub(super) fn run(shared: &Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
+    while let Some(first) = requests.blocking_recv() {
+        let mut bytes = first.bytes();
+        let mut together = vec![first];
+        while bytes < COMMIT_BYTES {
+            let Ok(request) = requests.try_recv() else { break };
+            bytes += request.bytes();
+            together.push(request);
+        }
+        match commit(shared, &together) {
+            Ok(offsets) => {
+                shared.commits.send_modify(|commits| *commits += 1);
+                for (request, offsets) in together.into_iter().zip(offsets) {
+                    let _ = request.reply.send(Ok(offsets));
+                }
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                for request in together {
+                    let total = if let What::Append(records) = &request.what { records.len() } else { 0 };
+                    let failed = Error::Append {
+                        topic: request.topic,
+                        partition: request.partition,
+                        offsets: Vec::new(),
+                        written: 0,
+                        total,
+                        source: reason.clone().into(),
+                    };
+                    let _ = request.reply.send(Err(failed));
+                }
+            }
+        }
+    }
+}
+
+/// One transaction with all requests in it: either all are durable or none. Gives each one's offsets.
+fn commit(shared: &Shared, requests: &[Request]) -> Result<Vec<Vec<Offset>>, redb::Error> {
+    let now_ms = shared.clock.now_ms();
+    let mut moved: BTreeMap<(&str, u32, Partition), (Offset, Offset)> = BTreeMap::new();
+    let mut values: BTreeMap<(u32, Partition), (Offset, Encoder)> = BTreeMap::new();
+    let mut answers = Vec::with_capacity(requests.len());
+    let transaction = shared.database.begin_write()?;
+    {
+        let mut bounds = transaction.open_table(BOUNDS)?;
+        let mut batches = transaction.open_table(BATCHES)?;
+        for request in requests {
+            let place = (request.id, request.partition);
+            let known = match moved.get(&(request.topic.as_str(), request.id, request.partition)) {
+                Some(&known) => known,
+                None => bounds.get(place)?.map_or((0, 0), |bounds| bounds.value()),
+            };
+            let (mut start, mut end) = known;
+            let mut offsets = Vec::new();
+            match &request.what {
+                What::Append(records) => {
+                    let (_, encoder) = values.entry(place).or_insert_with(|| (end, Encoder::default()));
+                    for record in records {
+                        encoder.push(end, now_ms, record);
+                        offsets.push(end);
+                        end += 1;
+                    }
+                }
+                What::Skip(by) => end += by,
+                What::Trim(below) => {
+                    while let Some((first, next)) = whole_batch_below(&batches, place, start, *below)? {
+                        batches.remove((place.0, place.1, first))?;
+                        start = next;
+                    }
+                }
+            }
+            moved.insert((request.topic.as_str(), request.id, request.partition), (start, end));
+            answers.push(offsets);
+        }
+        for ((id, partition), (first, encoder)) in &values {
+            batches.insert((*id, *partition, *first), encoder.bytes())?;
+        }
+        for ((_, id, partition), now) in &moved {
+            bounds.insert((*id, *partition), *now)?;
+        }
+    }
+    transaction.commit()?;
+    let mut topics = shared.topics.write().unwrap_or_else(PoisonError::into_inner);
+    for ((topic, _, partition), (start, end)) in moved {
+        if let Some(topic) = topics.get_mut(topic) {
+            topic.bounds.start.set(partition, start);
+            topic.bounds.end.set(partition, end);
+        }
+    }
+    Ok(answers)
+}
+
+/// The first batch at or after `start` whose records are all below `below`: its key, and where its records end.
+fn whole_batch_below(
+    batches: &impl ReadableTable<(u32, i32, i64), &'static [u8]>,
+    (id, partition): (u32, Partition),
+    start: Offset,
+    below: Offset,
+) -> Result<Option<(Offset, Offset)>, redb::Error> {
+    let Some(entry) = batches.range((id, partition, start)..(id, partition, below.max(start)))?.next() else {
+        return Ok(None);
+    };
+    let (key, value) = entry?;
+    let first = key.value().2;
+    let mut records = Chunk::new(partition, first);
+    decode_into(value.value(), &mut records, usize::MAX);
+    Ok((records.next <= below).then_some((first, records.next)))
+}
