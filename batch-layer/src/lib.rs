@@ -1,1 +1,136 @@
-//! x
+//! Lamina's batch layer: archives the log in the master dataset and recomputes views from it.
+//!
+//! In reading order: the [`appender`] moves events from the log to the master dataset, exactly once; [`recompute`] makes
+//! a batch view version of a view; the [`scheduler`] says when, and does it on demand; [`maintenance`] deletes the files
+//! that nobody can read any more; [`pinned`] keeps a dataset's definition from changing under its data.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use common::{
+    catalog::Catalog,
+    clock::Clock,
+    jobs::{Job, Kind},
+    log::Log,
+    operate,
+    storage::Storage,
+    supervisor::Supervisor,
+};
+
+mod appender;
+mod maintenance;
+pub mod metrics;
+mod pinned;
+mod recompute;
+mod scheduler;
+
+/// What the batch layer is started with.
+#[derive(Debug)]
+pub struct Context {
+    /// Where the master dataset and the batch views are.
+    pub storage: Storage,
+    /// Where events come from.
+    pub log: Arc<dyn Log>,
+    /// The datasets and views.
+    pub catalog: Arc<Catalog>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Runs the tasks.
+    pub supervisor: Supervisor,
+    /// Takes the metrics.
+    pub registry: prometheus::Registry,
+    /// Runs recomputes, apart from what must answer quickly.
+    pub compute: tokio::runtime::Handle,
+    /// How it goes about its work.
+    pub settings: Settings,
+}
+
+/// How the batch layer goes about its work.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A batch is archived once it has this many events,
+    pub flush_rows: usize,
+    /// or this many bytes as they came,
+    pub flush_bytes: usize,
+    /// or its first event has waited this long.
+    pub flush_age: Duration,
+    /// A recompute may use this many bytes, and spills to disk beyond.
+    pub memory_bytes: usize,
+    /// Into how many parts a recompute is split, to run side by side.
+    pub parallelism: usize,
+    /// Files of old batch view versions are deleted after this time: longer than any query and job.
+    pub retention: Duration,
+    /// Whether views are recomputed on their schedules; on demand they always are.
+    pub schedule: bool,
+    /// Who runs the jobs of this process, by the name of its data folder or host.
+    pub owner: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            flush_rows: 500_000,
+            flush_bytes: 64 << 20,
+            flush_age: Duration::from_secs(5),
+            memory_bytes: 2 << 30,
+            parallelism: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            retention: Duration::from_secs(1800),
+            schedule: true,
+            owner: "lamina".to_owned(),
+        }
+    }
+}
+
+/// Why the batch layer does not start.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each field is")]
+pub enum Error {
+    #[error(
+        "dataset `{dataset}` is not defined as it was when its first events were archived, and its events would be read \
+         in two ways: {difference}; restore the definition, or give the changed dataset another name"
+    )]
+    DatasetChanged { dataset: String, difference: String },
+    #[error(transparent)]
+    Storage(#[from] common::storage::Error),
+    #[error("could not register metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// The batch layer of one process.
+#[derive(Debug)]
+pub struct BatchLayer {
+    scheduler: Arc<scheduler::Scheduler>,
+}
+
+impl BatchLayer {
+    /// Checks the datasets' definitions and starts appenders, schedules and maintenance.
+    pub async fn start(context: Context) -> Result<Arc<Self>, Error> {
+        let metrics = metrics::Metrics::new(&context.registry)?;
+        let context = Arc::new(context);
+        for dataset in context.catalog.datasets.values() {
+            pinned::check(&context.storage, dataset).await?;
+        }
+        for dataset in context.catalog.datasets.values() {
+            let appender = appender::Appender::new(context.clone(), dataset.clone(), metrics.clone());
+            context.supervisor.spawn(format!("appender of {}", dataset.name), appender.run());
+        }
+        let scheduler = scheduler::Scheduler::start(context.clone(), metrics).await?;
+        context.supervisor.spawn("maintenance of the views", maintenance::run(context.clone()));
+        Ok(Arc::new(Self { scheduler }))
+    }
+}
+
+#[async_trait]
+impl operate::BatchLayer for BatchLayer {
+    async fn recompute(&self, view: &str) -> Result<Job, operate::Error> {
+        self.scheduler.recompute(view, Kind::Recompute).await
+    }
+
+    async fn jobs(&self, limit: usize) -> Result<Vec<Job>, operate::Error> {
+        self.scheduler.jobs(limit).await
+    }
+
+    async fn job(&self, id: &str) -> Result<Job, operate::Error> {
+        self.scheduler.job(id).await
+    }
+}

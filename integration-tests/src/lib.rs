@@ -2,6 +2,7 @@
 //! services.
 
 pub mod bench;
+pub mod faults;
 pub mod memory_log;
 pub mod oracle;
 pub mod workload;

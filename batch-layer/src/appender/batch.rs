@@ -1,0 +1,67 @@
+//! A batch: what one commit will archive.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use common::{
+    log::Chunk,
+    master::fingerprint,
+    position::{Frontier, Offset, Partition},
+    values::{DeadLetter, Decoded},
+};
+use datafusion::arrow::record_batch::RecordBatch;
+
+use crate::Settings;
+
+/// Events from one frontier to another.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// Where it ends: past trailing gaps too.
+    pub(super) end: Frontier,
+    /// Usable events by partition, in offset order.
+    pub(super) rows: BTreeMap<Partition, Vec<RecordBatch>>,
+    /// The others.
+    pub(super) dead: Vec<DeadLetter>,
+    /// By partition, the last record and its fingerprint.
+    pub(super) last: BTreeMap<Partition, (Offset, i64)>,
+    records: usize,
+    bytes: usize,
+    began: Option<Instant>,
+}
+
+impl Batch {
+    /// An empty batch from `start` on.
+    pub(super) fn new(start: Frontier) -> Self {
+        Self { end: start, rows: BTreeMap::new(), dead: Vec::new(), last: BTreeMap::new(), records: 0, bytes: 0, began: None }
+    }
+
+    /// Adds what follows.
+    pub(super) fn push(&mut self, (chunk, decoded): (Chunk, Decoded)) {
+        debug_assert_eq!(chunk.from, self.end.get(chunk.partition), "chunks follow one another");
+        self.end.advance(chunk.partition, chunk.next);
+        if chunk.is_empty() {
+            return;
+        }
+        self.began.get_or_insert_with(Instant::now);
+        self.records += chunk.len();
+        self.bytes += chunk.bytes.len();
+        let i = chunk.len() - 1;
+        let value = (!chunk.tombstones[i]).then(|| chunk.value(i));
+        let last = (chunk.offsets[i], fingerprint(chunk.offsets[i], chunk.timestamps_ms[i], value));
+        self.last.insert(chunk.partition, last);
+        if decoded.rows.num_rows() > 0 {
+            self.rows.entry(chunk.partition).or_default().push(decoded.rows);
+        }
+        self.dead.extend(decoded.dead);
+    }
+
+    /// Whether it has no record.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Whether it should be committed.
+    pub(super) fn is_due(&self, settings: &Settings) -> bool {
+        let old = self.began.is_some_and(|began| began.elapsed() >= settings.flush_age);
+        old || self.records >= settings.flush_rows || self.bytes >= settings.flush_bytes
+    }
+}

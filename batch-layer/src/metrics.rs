@@ -1,0 +1,64 @@
+//! What the batch layer counts.
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// Events archived in the master dataset.
+pub const EVENTS: &str = "lamina_batch_events_total";
+/// Events that cannot be used, archived as dead letters.
+pub const DEAD_LETTERS: &str = "lamina_batch_dead_letters_total";
+/// Commits to the master dataset.
+pub const COMMITS: &str = "lamina_batch_commits_total";
+/// Time of a commit with its files, in seconds.
+pub const COMMIT_SECONDS: &str = "lamina_batch_commit_seconds";
+/// Times that an appender began again after an error.
+pub const RESTARTS: &str = "lamina_batch_appender_restarts_total";
+/// Offsets between the log's start and the master's frontier: the margin before unarchived events expire is measured
+/// from the other end.
+pub const UNARCHIVED: &str = "lamina_batch_unarchived_offsets";
+/// Recomputes by view and outcome.
+pub const RECOMPUTES: &str = "lamina_batch_recomputes_total";
+/// Time of a recompute, in seconds.
+pub const RECOMPUTE_SECONDS: &str = "lamina_batch_recompute_seconds";
+
+/// The batch layer's metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    pub(crate) events: IntCounterVec,
+    pub(crate) dead_letters: IntCounterVec,
+    pub(crate) commits: IntCounterVec,
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) restarts: IntCounterVec,
+    pub(crate) unarchived: IntGaugeVec,
+    pub(crate) recomputes: IntCounterVec,
+    pub(crate) recompute_seconds: HistogramVec,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let buckets = prometheus::exponential_buckets(0.005, 2.0, 16)?;
+        let commit_seconds =
+            Histogram::with_opts(HistogramOpts::new(COMMIT_SECONDS, "Time of a commit with its files").buckets(buckets.clone()))?;
+        registry.register(Box::new(commit_seconds.clone()))?;
+        let options = HistogramOpts::new(RECOMPUTE_SECONDS, "Time of a recompute").buckets(buckets);
+        let recompute_seconds = HistogramVec::new(options, &["view"])?;
+        registry.register(Box::new(recompute_seconds.clone()))?;
+        let unarchived = IntGaugeVec::new(Opts::new(UNARCHIVED, "Offsets of the log above the master's frontier"), &["dataset"])?;
+        registry.register(Box::new(unarchived.clone()))?;
+        Ok(Self {
+            events: counter(EVENTS, "Events archived in the master dataset", &["dataset"])?,
+            dead_letters: counter(DEAD_LETTERS, "Events archived as dead letters", &["dataset"])?,
+            commits: counter(COMMITS, "Commits to the master dataset", &["dataset"])?,
+            restarts: counter(RESTARTS, "Times that an appender began again after an error", &["dataset"])?,
+            recomputes: counter(RECOMPUTES, "Recomputes by outcome", &["view", "outcome"])?,
+            commit_seconds,
+            unarchived,
+            recompute_seconds,
+        })
+    }
+}

@@ -1,0 +1,276 @@
+//! One batch view version: a view's fold over the whole master dataset, up to a cut.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{
+    catalog::View,
+    fold::to_stored,
+    master::{self, Version},
+    position::Partition,
+    storage::{
+        self,
+        parquet::{File, Layout},
+        scan::Scan,
+        table::DataFile,
+    },
+    view::{Published, ViewTable},
+};
+use datafusion::{
+    arrow::{array::RecordBatch, compute::SortOptions},
+    error::DataFusionError,
+    execution::{TaskContext, memory_pool::FairSpillPool},
+    physical_expr::{LexOrdering, PhysicalSortExpr, expressions::Column},
+    physical_plan::{
+        ExecutionPlan, ExecutionPlanProperties, Partitioning, PhysicalExpr,
+        coalesce_partitions::CoalescePartitionsExec, repartition::RepartitionExec, sorts::sort::SortExec,
+    },
+    prelude::SessionConfig,
+};
+use futures::StreamExt;
+use tokio::task::JoinSet;
+
+use crate::Context;
+
+/// A file of a batch view holds at most about so many groups.
+const FILE_ROWS: i64 = 2 << 20;
+const COMMIT_TRIES: u32 = 5;
+
+/// Why a recompute has published nothing.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each field is")]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    #[error("could not compute the view")]
+    Compute(#[from] DataFusionError),
+    #[error("another recompute published batch version {won} of view `{view}` while this one was at work")]
+    Overtaken { view: String, won: i64 },
+    #[error(
+        "master version {version} of `{dataset}` holds {files} rows by its files and {counted} by the appender's count, and \
+         {read} were read: nothing is published; if this happens again, the table has been changed by somebody else"
+    )]
+    Gate { dataset: String, version: u64, files: i64, counted: i64, read: i64 },
+    #[error("the log of dataset `{dataset}` cannot be reached")]
+    Log { dataset: String, source: common::log::Error },
+    #[error("the recompute's task died")]
+    Died(#[from] tokio::task::JoinError),
+}
+
+/// One recompute.
+#[derive(Debug)]
+pub(crate) struct Recompute {
+    context: Arc<Context>,
+    view: Arc<View>,
+    table: ViewTable,
+    at: Version,
+    before: storage::table::Snapshot,
+    last: Option<Published>,
+    read: Arc<AtomicU64>,
+}
+
+impl Recompute {
+    /// Chooses the master version to read: the newest.
+    pub(crate) async fn begin(context: Arc<Context>, view: Arc<View>) -> Result<Self, Error> {
+        let table = ViewTable::new(&context.storage, &view)?;
+        let before = table.open().await?;
+        let last = table.published(&before).await?;
+        let dataset = &view.dataset;
+        let partitions: Partition = context
+            .log
+            .ensure_topic(&dataset.topic, dataset.partitions)
+            .await
+            .map_err(|source| Error::Log { dataset: dataset.name.clone(), source })?;
+        let master = master::table(&context.storage, &dataset.name)?;
+        master.ensure(&dataset.schema).await?;
+        let snapshot = master.load(None).await?;
+        let at = Version::of(&master, &snapshot, &dataset.name, partitions).await?;
+        Ok(Self { context, view, table, at, before, last, read: Arc::default() })
+    }
+
+    /// The cut that it works towards.
+    pub(crate) fn at(&self) -> &Version {
+        &self.at
+    }
+
+    /// Whether the last batch view version is of this cut already.
+    pub(crate) fn is_current(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.cut == self.at.frontier)
+    }
+
+    /// How many rows have been read so far; for progress.
+    pub(crate) fn rows_read(&self) -> Arc<AtomicU64> {
+        self.read.clone()
+    }
+
+    /// Computes, passes the gate, and publishes.
+    pub(crate) async fn run(self) -> Result<Published, Error> {
+        let files = self.compute().await?;
+        let version = Published {
+            batch_version: self.last.as_ref().map_or(0, |last| last.batch_version) + 1,
+            master_version: i64::try_from(self.at.version).unwrap_or(i64::MAX),
+            cut: self.at.frontier.clone(),
+            rows: files.iter().map(|file| file.rows).sum(),
+            published_at_ms: self.context.clock.now_ms(),
+            files: Arc::new(files),
+        };
+        self.publish(version).await
+    }
+
+    async fn publish(&self, version: Published) -> Result<Published, Error> {
+        let mut tries = 0;
+        loop {
+            let Err(error) = self.table.publish(&self.before, &version).await else { return Ok(version) };
+            // The commit may be durable all the same: only the table knows.
+            let now = self.table.open().await?;
+            let newest = self.table.published(&now).await?;
+            match newest {
+                Some(newest) if newest.files == version.files => return Ok(version),
+                Some(newest) if newest.batch_version >= version.batch_version => {
+                    return Err(Error::Overtaken { view: self.view.name.clone(), won: newest.batch_version });
+                }
+                _ if tries < COMMIT_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(100) * tries).await;
+                }
+                _ => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn compute(&self) -> Result<Vec<DataFile>, Error> {
+        let context = self.task_context()?;
+        let scan = self.scan(&context)?;
+        let plan = self.plan(scan.clone())?;
+        let mut writing = JoinSet::new();
+        for partition in 0..plan.output_partitioning().partition_count() {
+            let states = plan.execute(partition, context.clone())?;
+            let writer = Writer { view: self.view.clone(), table: self.table.clone(), open: None, files: Vec::new() };
+            writing.spawn(writer.run(states));
+        }
+        let mut ticker = tokio::time::interval(Duration::from_millis(200));
+        let mut files = Vec::new();
+        loop {
+            tokio::select! {
+                done = writing.join_next() => match done {
+                    Some(done) => files.extend(done??),
+                    None => break,
+                },
+                _ = ticker.tick() => self.read.store(rows_out(&scan), Ordering::Relaxed),
+            }
+        }
+        self.gate(i64::try_from(rows_out(&scan)).unwrap_or(-1))?;
+        Ok(files)
+    }
+
+    fn task_context(&self) -> Result<Arc<TaskContext>, DataFusionError> {
+        let settings = &self.context.settings;
+        let runtime = self.context.storage.runtime(Arc::new(FairSpillPool::new(settings.memory_bytes)))?;
+        let config = SessionConfig::new().with_target_partitions(settings.parallelism);
+        Ok(Arc::new(TaskContext::default().with_session_config(config).with_runtime(runtime)))
+    }
+
+    fn scan(&self, context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>, Error> {
+        let dataset = &self.view.dataset;
+        let files: Vec<DataFile> = self.at.files.iter().map(|file| (**file).clone()).collect();
+        let table = master::table(&self.context.storage, &dataset.name)?;
+        let scan = Scan {
+            table: table.path(),
+            schema: dataset.schema.clone(),
+            files: &files,
+            projection: Some(self.view.fold.projection().to_vec()),
+            // Nothing is skipped, so that what was read can be counted.
+            predicate: None,
+            exact: false,
+            limit: None,
+            partitions: self.context.settings.parallelism,
+        };
+        Ok(scan.plan(&context.runtime_env())?)
+    }
+
+    /// States, one a group, sorted by group key within each partition.
+    fn plan(&self, scan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let fold = &self.view.fold;
+        let partial = fold.partial_plan(scan)?;
+        let keys: Vec<Arc<dyn PhysicalExpr>> = (0..fold.keys().len())
+            .map(|key| Arc::new(Column::new(fold.state().field(key).name(), key)) as Arc<dyn PhysicalExpr>)
+            .collect();
+        let Some(ordering) = LexOrdering::new(keys.iter().map(|key| PhysicalSortExpr {
+            expr: key.clone(),
+            options: SortOptions { descending: false, nulls_first: true },
+        })) else {
+            return fold.reduce_plan(Arc::new(CoalescePartitionsExec::new(partial)));
+        };
+        let parallelism = self.context.settings.parallelism;
+        let by_key = RepartitionExec::try_new(partial, Partitioning::Hash(keys, parallelism))?;
+        let reduced = fold.reduce_plan(Arc::new(by_key))?;
+        Ok(Arc::new(SortExec::new(ordering, reduced).with_preserve_partitioning(true)))
+    }
+
+    /// What was read must be what the version has, by its files and by the appender's own count.
+    fn gate(&self, read: i64) -> Result<(), Error> {
+        let (files, counted) = (self.at.rows_in_files(), self.at.rows);
+        if files == read && counted == read {
+            return Ok(());
+        }
+        Err(Error::Gate { dataset: self.view.dataset.name.clone(), version: self.at.version, files, counted, read })
+    }
+}
+
+fn rows_out(scan: &Arc<dyn ExecutionPlan>) -> u64 {
+    scan.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or(0) as u64
+}
+
+/// Writes one partition of a batch view.
+struct Writer {
+    view: Arc<View>,
+    table: ViewTable,
+    open: Option<File>,
+    files: Vec<DataFile>,
+}
+
+impl Writer {
+    async fn run(mut self, mut states: datafusion::physical_plan::SendableRecordBatchStream) -> Result<Vec<DataFile>, Error> {
+        while let Some(batch) = states.next().await {
+            let batch = batch?;
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            self.write(&batch)?;
+            if self.open.as_ref().is_some_and(|file| file.rows() >= FILE_ROWS) {
+                self.end().await?;
+            }
+        }
+        self.end().await?;
+        Ok(self.files)
+    }
+
+    /// Finished columns, and the states beside them.
+    fn write(&mut self, states: &RecordBatch) -> Result<(), Error> {
+        let fold = &self.view.fold;
+        let states = RecordBatch::try_new(fold.state().clone(), states.columns().to_vec()).map_err(DataFusionError::from)?;
+        let finished = fold.complete(&states)?;
+        let stored = to_stored(&states, fold.stored_state())?;
+        let columns = finished.columns().iter().chain(stored.columns().iter().skip(fold.keys().len()));
+        let row = RecordBatch::try_new(self.table.schema().clone(), columns.cloned().collect()).map_err(DataFusionError::from)?;
+        let file = match &mut self.open {
+            Some(file) => file,
+            None => self.open.insert(File::new(self.table.schema(), Layout::View)?),
+        };
+        Ok(file.write(&row)?)
+    }
+
+    async fn end(&mut self) -> Result<(), Error> {
+        if let Some(file) = self.open.take() {
+            let (bytes, file) = file.finish(format!("part-{}.parquet", uuid::Uuid::now_v7()))?;
+            self.table.table().put(&file.path, bytes).await?;
+            self.files.push(file);
+        }
+        Ok(())
+    }
+}
