@@ -6,3 +6,4 @@ pub mod faults;
 pub mod memory_log;
 pub mod oracle;
 pub mod workload;
+pub mod world;

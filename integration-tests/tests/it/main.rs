@@ -1,3 +1,4 @@
 //! Tests of the whole system and of its parts against the real services.
 
 mod merge;
+mod simulation;
