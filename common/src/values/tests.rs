@@ -5,6 +5,8 @@ use datafusion::arrow::array::AsArray;
 use super::*;
 use crate::catalog::Catalog;
 
+mod master;
+
 fn decoder(sql: &str) -> Decoder {
     let catalog = Catalog::parse(&[("test.sql".to_owned(), sql.to_owned())]);
     let catalog = catalog.unwrap_or_else(|faults| panic!("{faults}\n{sql}"));
