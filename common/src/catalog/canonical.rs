@@ -3,8 +3,12 @@
 use std::ops::ControlFlow;
 
 use sqlparser::{
-    ast::{Expr, Function, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, Statement, TableFactor, VisitMut, VisitorMut},
+    ast::{
+        Expr, Function, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, Statement, TableFactor, VisitMut,
+        VisitorMut,
+    },
     dialect::GenericDialect,
+    keywords::RESERVED_FOR_COLUMN_ALIAS,
     parser::Parser,
 };
 
@@ -24,7 +28,8 @@ fn is_plain(name: &str) -> bool {
     let is_word = !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if !is_word {
+    let is_reserved = RESERVED_FOR_COLUMN_ALIAS.iter().any(|word| format!("{word:?}").eq_ignore_ascii_case(name));
+    if !is_word || is_reserved {
         return false;
     }
     let is_expression = Parser::new(&GenericDialect)
@@ -37,7 +42,8 @@ fn is_plain(name: &str) -> bool {
     let table = format!("CREATE TABLE t (c INT, {name} INT, s STRUCT<{name} INT>)");
     let query = format!("SELECT c AS {name} FROM {name} WHERE c > {name} GROUP BY {name}");
     let parsed = Parser::parse_sql(&GenericDialect, &format!("{table}; {query}"));
-    let is_text = |parsed: Vec<Statement>| parsed.iter().map(ToString::to_string).eq([&table, &query].map(Clone::clone));
+    let is_text =
+        |parsed: Vec<Statement>| parsed.iter().map(ToString::to_string).eq([&table, &query].map(Clone::clone));
     is_expression && parsed.is_ok_and(is_text)
 }
 

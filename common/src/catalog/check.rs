@@ -12,7 +12,7 @@ use datafusion::{
         context::{SessionConfig, SessionContext},
         session_state::SessionState,
     },
-    logical_expr::{Expr, ExprSchemable, Volatility},
+    logical_expr::{Expr, Volatility},
     physical_plan::PhysicalExpr,
 };
 use sqlparser::ast::{Expr as Sql, ExprWithAlias};
@@ -49,7 +49,10 @@ impl Planner {
         let data_type = physical.data_type(self.columns.as_arrow()).map_err(|error| self.refused(error))?;
         if data_type != DataType::Boolean {
             let type_name = crate::values::sql_type_name(&data_type);
-            return Err((format!("the check is {type_name}, not BOOLEAN"), "write a condition such as `quantity > 0`".to_owned()));
+            return Err((
+                format!("the check is {type_name}, not BOOLEAN"),
+                "write a condition such as `quantity > 0`".to_owned(),
+            ));
         }
         Ok(physical)
     }
@@ -65,7 +68,10 @@ impl Planner {
         }
         let message = error.strip_backtrace();
         let reason = message.split_once(": ").map_or(message.as_str(), |(_, reason)| reason);
-        (format!("the check cannot be planned: {reason}"), "write a condition over the event's columns, such as `quantity > 0`".to_owned())
+        (
+            format!("the check cannot be planned: {reason}"),
+            "write a condition over the event's columns, such as `quantity > 0`".to_owned(),
+        )
     }
 }
 
@@ -87,7 +93,10 @@ fn refuse_part(part: &Expr) -> Option<Refused> {
     let one_event = "a check is over the columns of one event".to_owned();
     match part {
         Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => Some((
-            format!("`{}` gives another value each time, so an event could be dead to one layer only", call.func.name()),
+            format!(
+                "`{}` gives another value each time, so an event could be dead to one layer only",
+                call.func.name()
+            ),
             "compare the event's own columns".to_owned(),
         )),
         Expr::AggregateFunction(call) => Some((format!("`{}` is an aggregate", call.func.name()), one_event)),

@@ -71,14 +71,10 @@ pub(super) struct Report<'a> {
 
 impl Report<'_> {
     /// Notes a flaw. Gives `None`, for the caller to go on without what is wrong.
-    pub(super) fn flaw<T>(
-        &mut self,
-        at: Location,
-        reason: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> Option<T> {
+    pub(super) fn flaw<T>(&mut self, at: Location, reason: impl Into<String>, hint: impl Into<String>) -> Option<T> {
         let Location { line, column } = at;
-        let (reason, hint) = (reason.into(), hint.into());
+        // A flaw is one line, whoever worded it.
+        let (reason, hint) = (reason.into().replace('\n', " "), hint.into().replace('\n', " "));
         self.flaws.push(Flaw { file: self.file.to_owned(), line, column, reason, hint });
         None
     }

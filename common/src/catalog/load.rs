@@ -44,7 +44,13 @@ pub(super) fn files(folder: &Path) -> Result<Vec<(String, String)>, Faults> {
             Ok(sql) => files.push((name, sql)),
             Err(error) => {
                 let hint = "make it a readable text file in UTF-8".to_owned();
-                flaws.push(Flaw { file: name, line: 0, column: 0, reason: format!("could not read it: {error}"), hint });
+                flaws.push(Flaw {
+                    file: name,
+                    line: 0,
+                    column: 0,
+                    reason: format!("could not read it: {error}"),
+                    hint,
+                });
             }
         }
     }
@@ -70,8 +76,7 @@ pub(super) fn parse(files: &[(String, String)]) -> Result<Catalog, Faults> {
     let view_names: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
     for Named { parsed, create, name, .. } in &views {
         let mut report = Report { file: &files[parsed.file].0, flaws: &mut flaws };
-        let known =
-            Known { datasets: &catalog.datasets, dataset_names: &dataset_names, view_names: &view_names };
+        let known = Known { datasets: &catalog.datasets, dataset_names: &dataset_names, view_names: &view_names };
         if let Some(view) = view::view(create, name, parsed, &known, &mut report) {
             catalog.views.insert(name.clone(), Arc::new(view));
         }

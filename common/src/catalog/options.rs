@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlparser::{
-    ast::{CreateTableOptions, Expr, Ident, SqlOption, Spanned, UnaryOperator, Value},
+    ast::{CreateTableOptions, Expr, Ident, Spanned, SqlOption, UnaryOperator, Value},
     tokenizer::Location,
 };
 
@@ -50,15 +50,21 @@ impl<'a> Options<'a> {
                 report.flaw::<()>(parsed.word_after(parsed.at, "TBLPROPERTIES"), "`TBLPROPERTIES` is not known", hint);
                 &[]
             }
-            CreateTableOptions::Plain(_) => {
-                report.flaw::<()>(parsed.at, "options without `WITH` are not known", hint);
+            CreateTableOptions::Plain(options) => {
+                let text = options.first().map(ToString::to_string).unwrap_or_default();
+                let word = text.split([' ', '=']).next().unwrap_or_default();
+                report.flaw::<()>(parsed.word_after(parsed.at, word), format!("`{text}` is not known"), hint);
                 &[]
             }
         };
         let mut found: Vec<(String, Given<'a>)> = Vec::new();
         for option in given {
             let SqlOption::KeyValue { key, value } = option else {
-                report.flaw::<()>(parsed.word_after(parsed.at, "WITH"), format!("option `{option}` has no value"), listed_hint(known));
+                report.flaw::<()>(
+                    parsed.word_after(parsed.at, "WITH"),
+                    format!("option `{option}` has no value"),
+                    listed_hint(known),
+                );
                 continue;
             };
             let name = folded(key);
@@ -89,7 +95,8 @@ impl<'a> Options<'a> {
             && !matches!(topic.as_str(), "." | "..")
             && topic.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
         if !is_name {
-            let hint = format!("use up to {TOPIC_LENGTH_MAX} letters, digits, `.`, `_` and `-`: `WITH (topic = 'name')`");
+            let hint =
+                format!("use up to {TOPIC_LENGTH_MAX} letters, digits, `.`, `_` and `-`: `WITH (topic = 'name')`");
             return report.flaw(at, format!("`{topic}` cannot be a topic's name"), hint);
         }
         Some(topic)

@@ -4,7 +4,7 @@ use sqlparser::{
     ast::Statement,
     dialect::GenericDialect,
     parser::{Parser, ParserError},
-    tokenizer::{Location, Token, TokenWithSpan, Tokenizer},
+    tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer},
 };
 
 use super::faults::Report;
@@ -55,7 +55,7 @@ pub(super) fn parse(file: usize, sql: &str, report: &mut Report<'_>) -> Vec<Pars
     let mut statements = Vec::new();
     for tokens in tokens.split(|token| token.token == Token::SemiColon) {
         let is_code = |token: &&TokenWithSpan| !matches!(token.token, Token::Whitespace(_) | Token::EOF);
-        let tokens: Vec<TokenWithSpan> = tokens.iter().filter(is_code).cloned().collect();
+        let tokens = split_brackets(tokens.iter().filter(is_code).cloned().collect());
         let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { continue };
         let (at, end) = (first.span.start, last.span.end);
         match statement(tokens.clone()) {
@@ -66,16 +66,33 @@ pub(super) fn parse(file: usize, sql: &str, report: &mut Report<'_>) -> Vec<Pars
     statements
 }
 
+/// Parts a `>>` that stands before `[` in two. sqlparser takes the `[]` of `STRUCT<a STRUCT<b INT>>[]` for the inner
+/// struct's, which is another type than what is written; nothing is shifted by something that begins with a bracket.
+fn split_brackets(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut parted = Vec::with_capacity(tokens.len());
+    for (i, token) in tokens.iter().enumerate() {
+        let before_bracket = tokens.get(i + 1).is_some_and(|next| next.token == Token::LBracket);
+        if token.token == Token::ShiftRight && before_bracket {
+            let (start, end) = (token.span.start, token.span.end);
+            let middle = Location { line: start.line, column: start.column + 1 };
+            parted.push(TokenWithSpan::new(Token::Gt, Span::new(start, middle)));
+            parted.push(TokenWithSpan::new(Token::Gt, Span::new(middle, end)));
+        } else {
+            parted.push(token.clone());
+        }
+    }
+    parted
+}
+
 fn statement(tokens: Vec<TokenWithSpan>) -> Result<Statement, ParserError> {
     let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(tokens);
     let statement = parser.parse_statement()?;
     let rest = parser.next_token();
     match rest.token {
         Token::EOF => Ok(statement),
-        token => Err(ParserError::ParserError(format!(
-            "Expected: end of statement, found: {token}{}",
-            rest.span.start
-        ))),
+        token => {
+            Err(ParserError::ParserError(format!("Expected: end of statement, found: {token}{}", rest.span.start)))
+        }
     }
 }
 

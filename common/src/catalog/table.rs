@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use sqlparser::{
-    ast::{ColumnDef, ColumnOption, CreateTable, Expr, Spanned, TableConstraint, helpers::stmt_create_table::CreateTableBuilder},
+    ast::{
+        ColumnDef, ColumnOption, CreateTable, Expr, Ident, Spanned, TableConstraint,
+        helpers::stmt_create_table::CreateTableBuilder,
+    },
     tokenizer::Location,
 };
 
@@ -41,8 +44,12 @@ pub(super) fn dataset(
     for constraint in &create.constraints {
         draft.constraint(constraint, parsed, report);
     }
-    if create.columns.is_empty() {
-        report.flaw::<()>(at, format!("dataset `{name}` has no columns"), "list them: `CREATE TABLE name (id BIGINT NOT NULL, …)`");
+    if create.columns.is_empty() && report.flaws.len() == flaws {
+        report.flaw::<()>(
+            at,
+            format!("dataset `{name}` has no columns"),
+            "list them: `CREATE TABLE name (id BIGINT NOT NULL, …)`",
+        );
     }
     let options = Options::read(&create.table_options, &OPTIONS, parsed, report);
     let topic = options.topic(name, at, report);
@@ -50,16 +57,24 @@ pub(super) fn dataset(
     let partitions = options.partitions(report);
     let columns: SchemaRef = Arc::new(Schema::new(std::mem::take(&mut draft.fields)));
     let key = key(&options, &columns, report);
-    // Checks over columns that are wrong themselves would be refused for that only.
-    let checks = if report.flaws.len() == flaws { draft.checks(&columns, report) } else { Vec::new() };
+    let checks = draft.checks(&columns, report);
     if report.flaws.len() > flaws {
         return None;
     }
     let (topic, partitions) = (topic?, partitions?);
     let schema = with_position(&columns);
     let definition = definition(&columns, &draft.checks);
-    let mut dataset =
-        Dataset { name: name.to_owned(), topic, key, partitions, columns, schema, checks, sql: String::new(), definition };
+    let mut dataset = Dataset {
+        name: name.to_owned(),
+        topic,
+        key,
+        partitions,
+        columns,
+        schema,
+        checks,
+        sql: String::new(),
+        definition,
+    };
     dataset.sql = sql(&dataset);
     Some(dataset)
 }
@@ -70,6 +85,8 @@ struct Draft {
     fields: Vec<Field>,
     names: BTreeMap<String, String>,
     checks: Vec<(Location, Expr)>,
+    /// Columns whose type is wrong: they are in no schema.
+    broken: Vec<String>,
 }
 
 impl Draft {
@@ -85,6 +102,7 @@ impl Draft {
             Ok(data_type) => self.fields.push(Field::new(name, data_type, nullable.unwrap_or(true))),
             Err((reason, hint)) => {
                 report.flaw::<()>(parsed.after(at), format!("column `{name}`: {reason}"), hint);
+                self.broken.push(name);
             }
         }
     }
@@ -133,7 +151,11 @@ impl Draft {
             other => {
                 let text = other.to_string();
                 let word = text.split([' ', '(']).next().unwrap_or_default();
-                report.flaw::<()>(found(word), format!("`{text}` is not known"), "write `NOT NULL`, `CHECK (…)` or nothing");
+                report.flaw::<()>(
+                    found(word),
+                    format!("`{text}` is not known"),
+                    "write `NOT NULL`, `CHECK (…)` or nothing",
+                );
             }
         }
     }
@@ -149,7 +171,9 @@ impl Draft {
                 report_key("PRIMARY KEY", parsed.word_after(parsed.at, "PRIMARY"), report);
             }
             TableConstraint::Unique(_) => report_key("UNIQUE", parsed.word_after(parsed.at, "UNIQUE"), report),
-            TableConstraint::ForeignKey(_) => report_key("FOREIGN KEY", parsed.word_after(parsed.at, "FOREIGN"), report),
+            TableConstraint::ForeignKey(_) => {
+                report_key("FOREIGN KEY", parsed.word_after(parsed.at, "FOREIGN"), report)
+            }
             _ => {
                 let word = text.split([' ', '(']).next().unwrap_or_default();
                 let at = parsed.word_after(parsed.at, word);
@@ -178,6 +202,8 @@ impl Draft {
         let mut checks = Vec::new();
         for (at, sql) in &self.checks {
             match planner.plan(sql) {
+                // Of a check over a column that is wrong itself nothing can be said yet.
+                Err(_) if self.is_over_broken(sql) => {}
                 Ok(expression) => checks.push(Check { sql: canonical::expression(sql, Names::Readable), expression }),
                 Err((reason, hint)) => {
                     report.flaw::<()>(*at, reason, hint);
@@ -185,6 +211,11 @@ impl Draft {
             }
         }
         checks
+    }
+
+    fn is_over_broken(&self, check: &Expr) -> bool {
+        let check = canonical::expression(check, Names::Quoted);
+        self.broken.iter().any(|column| check.contains(&Ident::with_quote('"', column).to_string()))
     }
 }
 

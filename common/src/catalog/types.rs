@@ -13,8 +13,19 @@ const ELEMENT: &str = "element";
 const PRECISION_MAX: u64 = 38;
 
 const NAMES: &[&str] = &[
-    "BOOLEAN", "SMALLINT", "INT", "BIGINT", "REAL", "DOUBLE", "DECIMAL", "TEXT", "BYTEA", "DATE", "TIMESTAMP",
-    "TIMESTAMPTZ", "STRUCT",
+    "BOOLEAN",
+    "SMALLINT",
+    "INT",
+    "BIGINT",
+    "REAL",
+    "DOUBLE",
+    "DECIMAL",
+    "TEXT",
+    "BYTEA",
+    "DATE",
+    "TIMESTAMP",
+    "TIMESTAMPTZ",
+    "STRUCT",
 ];
 
 /// Why a type cannot be an event's, and what to write instead.
@@ -48,7 +59,10 @@ pub(super) fn arrow_type(sql: &Sql) -> Result<Arrow, Refused> {
 fn decimal(sql: &Sql, info: ExactNumberInfo) -> Result<Arrow, Refused> {
     let (precision, scale) = match info {
         ExactNumberInfo::None => {
-            return Err((format!("type `{sql}` has no precision"), "write `DECIMAL(12,2)` for 12 digits, 2 of them after the point".to_owned()));
+            return Err((
+                format!("type `{sql}` has no precision"),
+                "write `DECIMAL(12,2)` for 12 digits, 2 of them after the point".to_owned(),
+            ));
         }
         ExactNumberInfo::Precision(precision) => (precision, 0),
         ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
@@ -77,7 +91,10 @@ fn members(fields: &[StructField]) -> Result<datafusion::arrow::datatypes::Field
             return Err((format!("member `{name}` of a STRUCT has options"), hint()));
         }
         if !seen.insert(name.to_lowercase()) {
-            return Err((format!("member `{name}` of a STRUCT is there twice"), "give one of them another name".to_owned()));
+            return Err((
+                format!("member `{name}` of a STRUCT is there twice"),
+                "give one of them another name".to_owned(),
+            ));
         }
         members.push(Field::new(name, arrow_type(&field.field_type)?, true));
     }
@@ -107,7 +124,8 @@ fn refused(sql: &Sql) -> Refused {
         _ => "",
     };
     let hint = match hint {
-        "" => near::did_you_mean(&sql.to_string(), NAMES.iter().copied()).unwrap_or_else(|| format!("write one of {}", names())),
+        "" => near::did_you_mean(&sql.to_string(), NAMES.iter().copied())
+            .unwrap_or_else(|| format!("write one of {}", names())),
         hint => hint.to_owned(),
     };
     (format!("type `{sql}` is not known"), hint)

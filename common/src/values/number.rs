@@ -43,7 +43,7 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Why>
         rest => (false, rest),
     };
     let digits = Digits::read(unsigned)?;
-    let places = i64::from(scale) - digits.places;
+    let places = i64::from(scale).saturating_sub(digits.places);
     if places < 0 {
         return Err("has more fractional digits than that");
     }
@@ -110,6 +110,7 @@ fn exponent(text: &[u8]) -> Result<i64, Why> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(NOT_A_NUMBER);
     }
-    let exponent = digits.iter().fold(0_i64, |sum, digit| sum.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
+    let exponent =
+        digits.iter().fold(0_i64, |sum, digit| sum.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
     Ok(if negative { -exponent } else { exponent })
 }

@@ -4,14 +4,12 @@
 //! ISO 8601 in UTC, and nulls are written. Types that no event can have, but an answer can, are written in their
 //! nearest likeness.
 
-use datafusion::arrow::{
-    array::{Array, ArrayRef},
-    error::ArrowError,
-    record_batch::RecordBatch,
-};
+use datafusion::arrow::{array::ArrayRef, error::ArrowError, record_batch::RecordBatch};
 
 mod cell;
 mod number;
+#[cfg(test)]
+mod tests;
 
 use cell::Cell;
 

@@ -232,10 +232,7 @@ impl Cell {
     }
 }
 
-fn numbers<T: ArrowPrimitiveType>(
-    array: &ArrayRef,
-    text: impl Fn(&PrimitiveArray<T>, usize) -> String,
-) -> StringArray {
+fn numbers<T: ArrowPrimitiveType>(array: &ArrayRef, text: impl Fn(&PrimitiveArray<T>, usize) -> String) -> StringArray {
     let array = array.as_primitive::<T>();
     (0..array.len()).map(|row| array.is_valid(row).then(|| text(array, row))).collect()
 }
