@@ -1,1 +1,132 @@
-//! To be written.
+//! The HTTP API. Only this module and those below it know wire formats.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post},
+};
+use common::{catalog::Catalog, log::Log, operate::BatchLayer, supervisor::Supervisor};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+use crate::engine::Engine;
+
+mod answer;
+mod datasets;
+mod events;
+mod health;
+mod jobs;
+mod openapi;
+mod page;
+pub mod problem;
+mod query;
+mod views;
+
+/// Requests, by route and status.
+pub const REQUESTS: &str = "lamina_serving_http_requests_total";
+/// Time until an answer's head is sent, in seconds, by route.
+pub const REQUEST_SECONDS: &str = "lamina_serving_http_request_seconds";
+
+/// How long requests may go on once the server has been told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What the API speaks for.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Answers queries.
+    pub engine: Arc<Engine>,
+    /// The datasets and views.
+    pub catalog: Arc<Catalog>,
+    /// Where events go.
+    pub log: Arc<dyn Log>,
+    /// Does work on demand.
+    pub batch: Arc<dyn BatchLayer>,
+    /// What `/metrics` shows.
+    pub registry: Registry,
+    /// The largest body that is taken, in bytes.
+    pub body_bytes_max: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Metrics {
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl Metrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let requests = IntCounterVec::new(Opts::new(REQUESTS, "Requests by route and status"), &["route", "status"])?;
+        let buckets = prometheus::exponential_buckets(0.0005, 2.0, 16)?;
+        let options = HistogramOpts::new(REQUEST_SECONDS, "Time until an answer begins").buckets(buckets);
+        let seconds = HistogramVec::new(options, &["route"])?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(seconds.clone()))?;
+        Ok(Self { requests, seconds })
+    }
+}
+
+/// All routes.
+pub fn router(context: Context) -> Result<Router, prometheus::Error> {
+    let metrics = Metrics::new(&context.registry)?;
+    let body_limit = DefaultBodyLimit::max(context.body_bytes_max);
+    let routes = Router::new()
+        .route("/", get(page::page))
+        .route("/v1/sql", post(query::sql))
+        .route("/v1/views", get(views::list))
+        .route("/v1/views/{view}", get(views::one))
+        .route("/v1/views/{view}/rows", get(query::rows))
+        .route("/v1/views/{view}/recompute", post(jobs::recompute))
+        .route("/v1/datasets", get(datasets::list))
+        .route("/v1/datasets/{dataset}", get(datasets::one))
+        .route("/v1/datasets/{dataset}/dead_letters", get(datasets::dead_letters))
+        .route("/v1/datasets/{dataset}/events", post(events::append))
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::one))
+        .route("/v1/openapi.json", get(openapi::document))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(body_limit)
+        .layer(middleware::from_fn_with_state(metrics, observe))
+        .with_state(context);
+    Ok(routes)
+}
+
+async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<axum::extract::MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
+    let began = std::time::Instant::now();
+    let handled = std::panic::AssertUnwindSafe(next.run(request));
+    let response = match futures::FutureExt::catch_unwind(handled).await {
+        Ok(response) => response,
+        Err(_) => problem::panicked(),
+    };
+    metrics.seconds.with_label_values(&[&route]).observe(began.elapsed().as_secs_f64());
+    metrics.requests.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
+    response
+}
+
+/// Binds an address; the port 0 means any that is free.
+pub async fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
+    tokio::net::TcpListener::bind(address).await
+}
+
+/// Answers requests until told to stop; then takes no new ones, and lets those at work end.
+pub fn serve(listener: tokio::net::TcpListener, router: Router, supervisor: &Supervisor) {
+    let cancelled = supervisor.cancelled();
+    supervisor.spawn("http server", async move {
+        let stop = cancelled.clone();
+        let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+        tokio::select! {
+            served = serving => served,
+            () = async {
+                cancelled.cancelled().await;
+                tokio::time::sleep(GRACE).await;
+            } => Ok(()),
+        }
+    });
+}
