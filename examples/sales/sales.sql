@@ -28,7 +28,7 @@ CREATE TABLE sales (
 
 -- How each product sells. `refresh` is how often the batch layer computes the view again from all events; answers have
 -- new events in them at once, whatever it says.
-CREATE MATERIALIZED VIEW product_sales WITH (refresh = '5 minutes') AS
+CREATE MATERIALIZED VIEW product_sales WITH (refresh = '30 seconds') AS
 SELECT product_id,
        count(*)      AS orders,
        sum(quantity) AS total_quantity,
@@ -38,7 +38,7 @@ FROM sales
 GROUP BY product_id;
 
 -- Each store's days. The customers are counted approximately: an exact count(DISTINCT …) would keep every one of them.
-CREATE MATERIALIZED VIEW daily_store_sales WITH (refresh = '5 minutes') AS
+CREATE MATERIALIZED VIEW daily_store_sales WITH (refresh = '30 seconds') AS
 SELECT store,
        date_trunc('day', created_at) AS day,
        count(*)                      AS orders,
@@ -49,7 +49,7 @@ FROM sales
 GROUP BY 1, 2;
 
 -- All stores' days, and how many of the sales were large.
-CREATE MATERIALIZED VIEW daily_sales WITH (refresh = '1 minute') AS
+CREATE MATERIALIZED VIEW daily_sales WITH (refresh = '15 seconds') AS
 SELECT date_trunc('day', created_at)         AS day,
        count(*)                              AS orders,
        sum(amount)                           AS total_amount,

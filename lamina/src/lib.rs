@@ -1,1 +1,11 @@
-//! x
+//! Lamina's command line, and all three layers in one process.
+//!
+//! In reading order: [`settings`] says how, [`lock`] holds the data folder, [`assembly`] starts the layers, [`demo`] feeds
+//! them, and [`client`] talks to a running Lamina.
+
+pub mod assembly;
+pub mod check;
+pub mod client;
+pub mod demo;
+pub mod lock;
+pub mod settings;

@@ -1,1 +1,232 @@
-fn main(){}
+//! The `lamina` command.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use common::supervisor::Supervisor;
+use lamina::{
+    assembly, check,
+    client::{Client, Format},
+    demo,
+    settings::{Flags, Settings},
+};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Lamina: fresh and exact answers over event streams.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Command {
+    /// What the log shows, such as `info` or `speed_layer=debug`.
+    #[arg(long, global = true, env = "LAMINA_LOG", default_value = "warn,batch_layer=info,speed_layer=info,serving_layer=info,lamina=info")]
+    log: String,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Start everything with example data and a stream of events.
+    Demo {
+        /// Events a second.
+        #[arg(long, default_value_t = 1000)]
+        rate: u64,
+        /// Where the demo keeps its data.
+        #[arg(long, default_value = "data/demo")]
+        data: PathBuf,
+        /// Where to answer HTTP.
+        #[arg(long, default_value = "127.0.0.1:8787")]
+        listen: std::net::SocketAddr,
+    },
+    /// Start all three layers in one process.
+    Up(Flags),
+    /// Say what is wrong with a catalog, or with events for it.
+    Check {
+        /// The folder of SQL files.
+        dir: PathBuf,
+        /// A file of events, one a line: what would be dead, which fields match no column.
+        #[arg(long)]
+        sample: Option<PathBuf>,
+        /// Which dataset the sample is of.
+        #[arg(long)]
+        dataset: Option<String>,
+    },
+    /// Send events, one JSON object a line.
+    Ingest {
+        /// The file; `-` for standard input.
+        file: PathBuf,
+        /// Which dataset; the only one unless there are several.
+        #[arg(long)]
+        dataset: Option<String>,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Run a query.
+    Query {
+        /// The SQL.
+        sql: String,
+        /// How to print the answer: a table on a terminal, JSON elsewhere.
+        #[arg(long)]
+        format: Option<Format>,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Recompute a view from the master dataset, and follow the job.
+    Recompute {
+        /// The view.
+        view: String,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Say how everything stands.
+    Status {
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Server {
+    /// Where Lamina answers.
+    #[arg(long, env = "LAMINA_URL", default_value = "http://127.0.0.1:8787")]
+    url: String,
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let filter = EnvFilter::try_new(&command.log).unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match run(command.what) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "lamina: {}", message(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The chain of causes in one message, each once.
+fn message(error: &anyhow::Error) -> String {
+    common::fault::chain(error.as_ref())
+}
+
+fn run(what: What) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Recomputes have threads of their own: the system then shares the processors between them and the queries.
+    let compute = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("lamina-compute").build()?;
+    let handle = compute.handle().clone();
+    let done = runtime.block_on(async move {
+        match what {
+            What::Demo { rate, data, listen } => {
+                let settings = Settings { data, listen, ..Settings::default() };
+                up(settings, demo::catalog()?, Some(rate), handle).await
+            }
+            What::Up(flags) => {
+                let settings = Settings::read(&flags).map_err(|error| anyhow::anyhow!("settings: {error}"))?;
+                let catalog = check::load(&settings.catalog)?;
+                up(settings, catalog, None, handle).await
+            }
+            What::Check { dir, sample, dataset } => checked(&dir, sample, dataset.as_deref()),
+            What::Ingest { file, dataset, server } => {
+                let (accepted, frontier) = Client::new(&server.url).ingest(&file, dataset.as_deref()).await?;
+                writeln!(std::io::stdout(), "{accepted} events accepted; they are below {frontier}")?;
+                Ok(())
+            }
+            What::Query { sql, format, server } => Client::new(&server.url).query(&sql, format, &mut std::io::stdout()).await,
+            What::Recompute { view, server } => {
+                let done = Client::new(&server.url).recompute(&view).await?;
+                writeln!(std::io::stdout(), "{done}")?;
+                Ok(())
+            }
+            What::Status { server } => {
+                let status = Client::new(&server.url).status().await?;
+                writeln!(std::io::stdout(), "{status}")?;
+                Ok(())
+            }
+        }
+    });
+    compute.shutdown_background();
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    done
+}
+
+/// Runs until it is told to stop, or something fails that cannot be helped.
+async fn up(
+    settings: Settings,
+    catalog: common::catalog::Catalog,
+    demo_rate: Option<u64>,
+    compute: tokio::runtime::Handle,
+) -> Result<()> {
+    let supervisor = Supervisor::new();
+    stop_on_signal(&supervisor)?;
+    let running = match assembly::start(&settings, catalog, &supervisor, compute).await {
+        Ok(running) => running,
+        Err(error) => {
+            supervisor.stop();
+            let _ = supervisor.wait().await;
+            return Err(error);
+        }
+    };
+    match demo_rate {
+        Some(rate) => {
+            demo::welcome(&running, &mut std::io::stdout())?;
+            let sent = demo::stream(running.log.clone(), rate, &supervisor);
+            demo::status_line(&running, sent, &supervisor);
+        }
+        None => writeln!(std::io::stdout(), "Lamina answers at http://{}/", running.address)?,
+    }
+    supervisor.cancelled().cancelled().await;
+    tracing::info!("stopping");
+    let stopped = supervisor.wait().await;
+    drop(running);
+    stopped.map_err(anyhow::Error::msg).context("Lamina had to stop")
+}
+
+/// The first SIGINT or SIGTERM stops in order; a second one exits at once.
+fn stop_on_signal(supervisor: &Supervisor) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stopping = supervisor.clone();
+    #[allow(clippy::disallowed_methods, reason = "it must outlive the tasks that it stops")]
+    tokio::spawn(async move {
+        for times in 0.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if times > 0 {
+                std::process::exit(130);
+            }
+            stopping.stop();
+        }
+    });
+    Ok(())
+}
+
+fn checked(dir: &std::path::Path, sample: Option<PathBuf>, dataset: Option<&str>) -> Result<()> {
+    let catalog = check::load(dir)?;
+    let mut out = std::io::stdout();
+    writeln!(out, "{} datasets and {} views: nothing wrong", catalog.datasets.len(), catalog.views.len())?;
+    let Some(sample) = sample else { return Ok(()) };
+    let found = check::sample(&check::dataset(&catalog, dataset)?, &sample)?;
+    writeln!(out, "{} events can be used", found.usable)?;
+    for (reason, (count, line)) in &found.dead {
+        writeln!(out, "{count} would be dead (first in line {line}): {reason}")?;
+    }
+    for (field, count) in &found.unmatched {
+        writeln!(out, "field `{field}` matches no column (in {count} events)")?;
+    }
+    anyhow::ensure!(found.dead.is_empty(), "not all events of the sample can be used");
+    Ok(())
+}
