@@ -16,7 +16,10 @@ use common::{
     log::{self, Chunk},
     master::{self, Version},
     position::{Frontier, Partition},
-    storage::{self, table::{Snapshot, Table}},
+    storage::{
+        self,
+        table::{Snapshot, Table},
+    },
     values::{Decoded, Decoder},
 };
 use tokio::task::JoinHandle;

@@ -35,7 +35,8 @@ async fn sweep(context: &Context, table: &ViewTable) -> Result<(), storage::Erro
     }
     let retention_ms = i64::try_from(context.settings.retention.as_millis()).unwrap_or(i64::MAX);
     let oldest_ms = context.clock.now_ms() - retention_ms;
-    let mut named: BTreeSet<String> = table.table().load(None).await?.files().into_iter().map(|file| file.path).collect();
+    let mut named: BTreeSet<String> =
+        table.table().load(None).await?.files().into_iter().map(|file| file.path).collect();
     // A version replaced a moment ago may be read by a query that began before: its successor says when that was.
     for version in table.history(usize::MAX).await? {
         named.extend(version.files.iter().map(|file| file.path.clone()));

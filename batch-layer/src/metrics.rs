@@ -42,13 +42,15 @@ impl Metrics {
             Ok(counter)
         };
         let buckets = prometheus::exponential_buckets(0.005, 2.0, 16)?;
-        let commit_seconds =
-            Histogram::with_opts(HistogramOpts::new(COMMIT_SECONDS, "Time of a commit with its files").buckets(buckets.clone()))?;
+        let commit_seconds = Histogram::with_opts(
+            HistogramOpts::new(COMMIT_SECONDS, "Time of a commit with its files").buckets(buckets.clone()),
+        )?;
         registry.register(Box::new(commit_seconds.clone()))?;
         let options = HistogramOpts::new(RECOMPUTE_SECONDS, "Time of a recompute").buckets(buckets);
         let recompute_seconds = HistogramVec::new(options, &["view"])?;
         registry.register(Box::new(recompute_seconds.clone()))?;
-        let unarchived = IntGaugeVec::new(Opts::new(UNARCHIVED, "Offsets of the log above the master's frontier"), &["dataset"])?;
+        let unarchived =
+            IntGaugeVec::new(Opts::new(UNARCHIVED, "Offsets of the log above the master's frontier"), &["dataset"])?;
         registry.register(Box::new(unarchived.clone()))?;
         Ok(Self {
             events: counter(EVENTS, "Events archived in the master dataset", &["dataset"])?,

@@ -98,9 +98,9 @@ impl Recompute {
         &self.at
     }
 
-    /// Whether the last batch view version is of this cut already.
+    /// Whether the last batch view version is of this cut already; before the first, whether there is nothing to read.
     pub(crate) fn is_current(&self) -> bool {
-        self.last.as_ref().is_some_and(|last| last.cut == self.at.frontier)
+        self.at.frontier == self.last.as_ref().map(|last| last.cut.clone()).unwrap_or_default()
     }
 
     /// How many rows have been read so far; for progress.
@@ -235,7 +235,10 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, mut states: datafusion::physical_plan::SendableRecordBatchStream) -> Result<Vec<DataFile>, Error> {
+    async fn run(
+        mut self,
+        mut states: datafusion::physical_plan::SendableRecordBatchStream,
+    ) -> Result<Vec<DataFile>, Error> {
         while let Some(batch) = states.next().await {
             let batch = batch?;
             if batch.num_rows() == 0 {
@@ -253,11 +256,13 @@ impl Writer {
     /// Finished columns, and the states beside them.
     fn write(&mut self, states: &RecordBatch) -> Result<(), Error> {
         let fold = &self.view.fold;
-        let states = RecordBatch::try_new(fold.state().clone(), states.columns().to_vec()).map_err(DataFusionError::from)?;
+        let states =
+            RecordBatch::try_new(fold.state().clone(), states.columns().to_vec()).map_err(DataFusionError::from)?;
         let finished = fold.complete(&states)?;
         let stored = to_stored(&states, fold.stored_state())?;
         let columns = finished.columns().iter().chain(stored.columns().iter().skip(fold.keys().len()));
-        let row = RecordBatch::try_new(self.table.schema().clone(), columns.cloned().collect()).map_err(DataFusionError::from)?;
+        let row = RecordBatch::try_new(self.table.schema().clone(), columns.cloned().collect())
+            .map_err(DataFusionError::from)?;
         let file = match &mut self.open {
             Some(file) => file,
             None => self.open.insert(File::new(self.table.schema(), Layout::View)?),

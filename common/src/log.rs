@@ -132,9 +132,13 @@ pub trait Reader: Send + Debug {
 pub enum Error {
     #[error("topic `{topic}` does not exist")]
     UnknownTopic { topic: String },
-    #[error("topic `{topic}` is compacted: it forgets events, so no answer over it could be exact; set `cleanup.policy=delete` on it or name another topic")]
+    #[error(
+        "topic `{topic}` is compacted: it forgets events, so no answer over it could be exact; set `cleanup.policy=delete` on it or name another topic"
+    )]
     Compacted { topic: String },
-    #[error("the log of `{topic}` partition {partition} starts at {start}, above {wanted}: events from {wanted} on have expired before they were archived")]
+    #[error(
+        "the log of `{topic}` partition {partition} starts at {start}, above {wanted}: events from {wanted} on have expired before they were archived"
+    )]
     Expired { topic: String, partition: Partition, wanted: Offset, start: Offset },
     #[error("the log of `{topic}` partition {partition} ends at {end}, below {wanted}: it was truncated or recreated")]
     Truncated { topic: String, partition: Partition, wanted: Offset, end: Offset },

@@ -67,7 +67,8 @@ pub fn fingerprint(offset: Offset, timestamp_ms: i64, value: Option<&[u8]>) -> i
     let head = [offset.to_le_bytes(), timestamp_ms.to_le_bytes()].concat();
     let present = [u8::from(value.is_some())];
     let bytes = head.iter().chain(&present).chain(value.unwrap_or_default());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     i64::from_le_bytes((hash >> 1).to_le_bytes())
 }
 
@@ -193,7 +194,9 @@ mod tests {
         let known = fingerprint(7, 1_000, Some(b"x"));
         assert!(known >= 0);
         assert_eq!(known, fingerprint(7, 1_000, Some(b"x")));
-        for other in [fingerprint(8, 1_000, Some(b"x")), fingerprint(7, 1_001, Some(b"x")), fingerprint(7, 1_000, Some(b"y"))] {
+        for other in
+            [fingerprint(8, 1_000, Some(b"x")), fingerprint(7, 1_001, Some(b"x")), fingerprint(7, 1_000, Some(b"y"))]
+        {
             assert_ne!(known, other);
         }
         assert_ne!(fingerprint(7, 1_000, Some(b"")), fingerprint(7, 1_000, None));

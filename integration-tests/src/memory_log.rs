@@ -80,10 +80,8 @@ fn index(partition: Partition) -> usize {
 impl Log for MemoryLog {
     async fn ensure_topic(&self, topic: &str, partitions: Partition) -> Result<Partition, Error> {
         let mut inner = self.inner();
-        let parts = inner
-            .topics
-            .entry(topic.to_owned())
-            .or_insert_with(|| (0..partitions).map(|_| Part::default()).collect());
+        let parts =
+            inner.topics.entry(topic.to_owned()).or_insert_with(|| (0..partitions).map(|_| Part::default()).collect());
         Ok(Partition::try_from(parts.len()).unwrap_or(Partition::MAX))
     }
 

@@ -86,7 +86,8 @@ impl Oracle {
         columns.push(Arc::new(rows.iter().map(|(event, _)| Some(event.offset)).collect::<Int64Array>()));
         let timestamps = rows.iter().map(|(event, _)| Some(event.timestamp_ms * 1000));
         columns.push(Arc::new(timestamps.collect::<TimestampMicrosecondArray>()));
-        let fields: Vec<Field> = dataset.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let fields: Vec<Field> =
+            dataset.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
         let batch = Self::checked(&dataset, batch).await?;
         let usable = batch.num_rows();
@@ -97,7 +98,8 @@ impl Oracle {
     async fn checked(dataset: &Dataset, batch: RecordBatch) -> Result<RecordBatch> {
         let context = session();
         context.register_batch(&dataset.name, batch.clone())?;
-        let conditions: Vec<String> = dataset.checks.iter().map(|check| format!("({}) IS NOT FALSE", check.sql)).collect();
+        let conditions: Vec<String> =
+            dataset.checks.iter().map(|check| format!("({}) IS NOT FALSE", check.sql)).collect();
         if conditions.is_empty() || batch.num_rows() == 0 {
             return Ok(batch);
         }
@@ -122,7 +124,10 @@ impl Oracle {
             }
             common::values::output::write_rows(&batch, &mut text, b"\n")?;
         }
-        text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(|line| Ok(serde_json::from_slice(line)?)).collect()
+        text.split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| Ok(serde_json::from_slice(line)?))
+            .collect()
     }
 
     async fn below(&self, head: &Frontier) -> Result<RecordBatch> {
@@ -149,8 +154,12 @@ async fn one_batch(context: &SessionContext, sql: &str, schema: &Schema) -> Resu
     let converted: Result<Vec<RecordBatch>> = batches
         .iter()
         .map(|batch| {
-            let columns: Result<Vec<ArrayRef>, _> =
-                batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type())).collect();
+            let columns: Result<Vec<ArrayRef>, _> = batch
+                .columns()
+                .iter()
+                .zip(schema.fields())
+                .map(|(column, field)| cast(column, field.data_type()))
+                .collect();
             Ok(RecordBatch::try_new(schema.clone(), columns?)?)
         })
         .collect();
@@ -206,7 +215,10 @@ fn scalar(data_type: &DataType, text: &str, value: &Value) -> Result<ScalarValue
 
 /// Microseconds since 1970 of `YYYY-MM-DDTHH:MM:SS[.f][Z]`, the only form that the workloads use.
 fn chrono_like(text: &str) -> Result<i64> {
-    let scalar = ScalarValue::try_from_string(text.trim_end_matches('Z').to_owned(), &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+    let scalar = ScalarValue::try_from_string(
+        text.trim_end_matches('Z').to_owned(),
+        &DataType::Timestamp(TimeUnit::Microsecond, None),
+    )?;
     match scalar {
         ScalarValue::TimestampMicrosecond(Some(time), _) => Ok(time),
         _ => bail!("`{text}` is no time"),
@@ -228,7 +240,8 @@ pub fn same_rows(left: &[Value], right: &[Value], ordered: bool) -> bool {
 fn same(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Object(left), Value::Object(right)) => {
-            left.len() == right.len() && left.iter().all(|(name, value)| right.get(name).is_some_and(|other| same(value, other)))
+            left.len() == right.len()
+                && left.iter().all(|(name, value)| right.get(name).is_some_and(|other| same(value, other)))
         }
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))

@@ -62,7 +62,12 @@ impl Settings {
 
 impl World {
     /// Starts the layers.
-    pub async fn start(storage: &Storage, log: &Arc<dyn Log>, catalog: &Arc<Catalog>, settings: Settings) -> Result<Self> {
+    pub async fn start(
+        storage: &Storage,
+        log: &Arc<dyn Log>,
+        catalog: &Arc<Catalog>,
+        settings: Settings,
+    ) -> Result<Self> {
         let supervisor = Supervisor::new();
         let clock: Arc<dyn Clock> = Arc::new(System);
         let registry = prometheus::Registry::new();

@@ -30,16 +30,19 @@ pub struct Sample {
 
 /// Loads a catalog, or says everything that is wrong with it.
 pub fn load(folder: &Path) -> Result<Catalog> {
-    Catalog::load(folder).map_err(|faults| anyhow::anyhow!("the catalog `{}` cannot be used:\n{faults}", folder.display()))
+    Catalog::load(folder)
+        .map_err(|faults| anyhow::anyhow!("the catalog `{}` cannot be used:\n{faults}", folder.display()))
 }
 
 /// The dataset that a sample is of: the named one, or the only one.
 pub fn dataset(catalog: &Catalog, name: Option<&str>) -> Result<Arc<Dataset>> {
     let names: Vec<&str> = catalog.datasets.keys().map(String::as_str).collect();
     match name {
-        Some(name) => catalog.datasets.get(name).cloned().with_context(|| {
-            format!("there is no dataset `{name}`: there is {}", names.join(", "))
-        }),
+        Some(name) => catalog
+            .datasets
+            .get(name)
+            .cloned()
+            .with_context(|| format!("there is no dataset `{name}`: there is {}", names.join(", "))),
         None => match catalog.datasets.values().collect::<Vec<_>>()[..] {
             [only] => Ok(only.clone()),
             _ => bail!("the catalog has several datasets: choose one of {} with --dataset", names.join(", ")),
@@ -49,7 +52,8 @@ pub fn dataset(catalog: &Catalog, name: Option<&str>) -> Result<Arc<Dataset>> {
 
 /// Decodes a file of one event a line as the layers would.
 pub fn sample(dataset: &Arc<Dataset>, file: &Path) -> Result<Sample> {
-    let lines = BufReader::new(std::fs::File::open(file).with_context(|| format!("could not read `{}`", file.display()))?);
+    let lines =
+        BufReader::new(std::fs::File::open(file).with_context(|| format!("could not read `{}`", file.display()))?);
     let mut decoder = Decoder::new(dataset.clone());
     let (mut sample, mut chunk) = (Sample::default(), Chunk::new(0, 0));
     for (number, line) in (1..).zip(lines.split(b'\n')) {

@@ -90,7 +90,8 @@ impl Client {
         let (input, size): (Box<dyn Read>, u64) = match file.as_os_str() == "-" {
             true => (Box::new(std::io::stdin()), 0),
             false => {
-                let file_ = std::fs::File::open(file).with_context(|| format!("could not read `{}`", file.display()))?;
+                let file_ =
+                    std::fs::File::open(file).with_context(|| format!("could not read `{}`", file.display()))?;
                 let size = file_.metadata()?.len();
                 (Box::new(file_), size)
             }
@@ -136,7 +137,8 @@ impl Client {
 
     async fn only_dataset(&self) -> Result<String> {
         let answer = self.get("/v1/datasets").await?;
-        let names: Vec<&str> = answer["datasets"].as_array().into_iter().flatten().filter_map(|d| d["name"].as_str()).collect();
+        let names: Vec<&str> =
+            answer["datasets"].as_array().into_iter().flatten().filter_map(|d| d["name"].as_str()).collect();
         match names[..] {
             [only] => Ok(only.to_owned()),
             _ => bail!("there are several datasets: choose one of {} with --dataset", names.join(", ")),
@@ -148,7 +150,8 @@ impl Client {
         let started = self.send(self.http.post(format!("{}/v1/views/{view}/recompute", self.url))).await?;
         let mut job: Value = started.json().await?;
         let id = job["id"].as_str().unwrap_or_default().to_owned();
-        let bar = ProgressBar::new(100).with_style(ProgressStyle::with_template("{spinner} {msg} {bar:30} {percent}%")?);
+        let bar =
+            ProgressBar::new(100).with_style(ProgressStyle::with_template("{spinner} {msg} {bar:30} {percent}%")?);
         while matches!(job["state"].as_str(), Some("queued" | "running")) {
             tokio::time::sleep(Duration::from_millis(200)).await;
             job = self.get(&format!("/v1/jobs/{id}")).await?;
@@ -159,7 +162,9 @@ impl Client {
         bar.finish_and_clear();
         match (job["state"].as_str(), job["batch_version"].as_i64()) {
             (Some("succeeded"), Some(version)) => Ok(format!("view `{view}`: published batch version {version}")),
-            (Some("succeeded"), None) => Ok(format!("view `{view}`: nothing new in the master dataset, nothing published")),
+            (Some("succeeded"), None) => {
+                Ok(format!("view `{view}`: nothing new in the master dataset, nothing published"))
+            }
             _ => Err(anyhow!("job `{id}` failed: {}", job["error"].as_str().unwrap_or("it does not say why"))),
         }
     }

@@ -111,7 +111,7 @@ pub fn status_line(running: &Running, sent: Arc<AtomicU64>, supervisor: &Supervi
                 _ = tick.tick() => {}
             }
             seconds += 1;
-            if !in_place && seconds % 10 != 0 {
+            if !in_place && !seconds.is_multiple_of(10) {
                 continue;
             }
             let line = line(&engine, sent.load(Ordering::Relaxed)).await;
@@ -132,7 +132,8 @@ async fn line(engine: &serving_layer::engine::Engine, sent: u64) -> String {
     let sum = |frontier: &common::position::Frontier| frontier.iter().map(|(_, next)| next).sum::<i64>();
     let views = engine.views().await.unwrap_or_default();
     let Some(view) = views.iter().find(|view| view.name == "daily_sales") else { return String::new() };
-    let answer = engine.sql("SELECT sum(orders) AS n FROM daily_sales", &serving_layer::engine::Options::default()).await;
+    let answer =
+        engine.sql("SELECT sum(orders) AS n FROM daily_sales", &serving_layer::engine::Options::default()).await;
     let freshness = match answer {
         Ok(answer) => answer.stamp.freshness_ms.map_or("unknown".to_owned(), |ms| format!("{ms} ms")),
         Err(error) => common::fault::chain(&error),

@@ -16,7 +16,8 @@ pub struct Lock {
 
 /// Takes a data folder, or says who has it.
 pub fn take(folder: &Path, address: std::net::SocketAddr) -> Result<Lock> {
-    std::fs::create_dir_all(folder).with_context(|| format!("could not create the data folder `{}`", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("could not create the data folder `{}`", folder.display()))?;
     let path = folder.join("lock");
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
     match file.try_lock() {

@@ -25,7 +25,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(version, about, max_term_width = 100)]
 struct Command {
     /// What the log shows, such as `info` or `speed_layer=debug`.
-    #[arg(long, global = true, env = "LAMINA_LOG", default_value = "warn,batch_layer=info,speed_layer=info,serving_layer=info,lamina=info")]
+    #[arg(
+        long,
+        global = true,
+        env = "LAMINA_LOG",
+        default_value = "warn,batch_layer=info,speed_layer=info,serving_layer=info,lamina=info"
+    )]
     log: String,
     #[command(subcommand)]
     what: What,
@@ -143,7 +148,9 @@ fn run(what: What) -> Result<()> {
                 writeln!(std::io::stdout(), "{accepted} events accepted; they are below {frontier}")?;
                 Ok(())
             }
-            What::Query { sql, format, server } => Client::new(&server.url).query(&sql, format, &mut std::io::stdout()).await,
+            What::Query { sql, format, server } => {
+                Client::new(&server.url).query(&sql, format, &mut std::io::stdout()).await
+            }
             What::Recompute { view, server } => {
                 let done = Client::new(&server.url).recompute(&view).await?;
                 writeln!(std::io::stdout(), "{done}")?;

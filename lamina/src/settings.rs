@@ -1,6 +1,11 @@
 //! Settings: defaults, then the settings file, then the environment, then flags. They are read here and handed down.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use figment::{
@@ -168,7 +173,8 @@ impl Settings {
             figment = figment.merge(Toml::file_exact(file));
         }
         let is_setting = |name: &str| !OTHER_NAMES.contains(&name);
-        figment = figment.merge(Env::prefixed("LAMINA_").filter(move |name| is_setting(&name.as_str().to_lowercase())).split("__"));
+        figment = figment
+            .merge(Env::prefixed("LAMINA_").filter(move |name| is_setting(&name.as_str().to_lowercase())).split("__"));
         let mut set = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 figment = std::mem::take(&mut figment).merge((name, value));

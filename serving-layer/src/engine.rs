@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use common::{
+    catalog::near::near,
     catalog::{Catalog, Dataset, View},
     clock::Clock,
     fault::{Domain, Fault},
     log::Log,
     master,
-    catalog::near::near,
     position::{Frontier, Partition},
     speed::SpeedLayer,
     storage::{self, Storage},
@@ -196,7 +196,8 @@ impl Engine {
         let (mut masters, mut dead_letters) = (BTreeMap::new(), BTreeMap::new());
         for dataset in context.catalog.datasets.values() {
             let count = context.log.ensure_topic(&dataset.topic, dataset.partitions).await;
-            let count = count.map_err(|source| Error::Storage { action: "reach the log".to_owned(), source: Box::new(source) })?;
+            let count = count
+                .map_err(|source| Error::Storage { action: "reach the log".to_owned(), source: Box::new(source) })?;
             partitions.insert(dataset.name.clone(), count);
             masters.insert(dataset.name.clone(), Mutex::new(None));
             dead_letters.insert(dataset.name.clone(), Mutex::new(None));

@@ -98,7 +98,8 @@ pub fn router(context: Context) -> Result<Router, prometheus::Error> {
 }
 
 async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<axum::extract::MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
+    let route =
+        request.extensions().get::<axum::extract::MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
     let began = std::time::Instant::now();
     let handled = std::panic::AssertUnwindSafe(next.run(request));
     let response = match futures::FutureExt::catch_unwind(handled).await {

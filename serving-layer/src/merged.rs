@@ -105,9 +105,10 @@ impl MergedView {
     /// Whether a filter is over group keys alone: only then it says the same of a batch row and of the merged row.
     fn is_on_keys(&self, filter: &Expr) -> bool {
         let keys = self.view.fold.keys();
-        let on_keys = filter.column_refs().iter().all(|column| {
-            self.schema.index_of(&column.name).is_ok_and(|place| keys.contains(&place))
-        });
+        let on_keys = filter
+            .column_refs()
+            .iter()
+            .all(|column| self.schema.index_of(&column.name).is_ok_and(|place| keys.contains(&place)));
         on_keys && !filter.is_volatile()
     }
 }
@@ -223,7 +224,12 @@ impl Merge<'_> {
     }
 
     /// Touched rows, and the batch rows of all other groups. NULL is a key like any other.
-    fn substituted(&self, batch: Arc<dyn ExecutionPlan>, touched: &RecordBatch, columns: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
+    fn substituted(
+        &self,
+        batch: Arc<dyn ExecutionPlan>,
+        touched: &RecordBatch,
+        columns: &[usize],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let touched = touched.project(columns)?;
         let schema = touched.schema();
         let places = self.view.fold.keys().iter().map(|key| columns.iter().position(|column| column == key));
@@ -330,4 +336,3 @@ fn equality(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
 fn memory(batch: &RecordBatch) -> Result<Arc<dyn ExecutionPlan>> {
     Ok(MemorySourceConfig::try_new_exec(&[vec![batch.clone()]], batch.schema(), None)?)
 }
-

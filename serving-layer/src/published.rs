@@ -99,7 +99,8 @@ impl Versions {
 
     /// The versions of a view, newest first.
     pub(crate) fn of(&self, view: &str) -> Vec<Arc<Version>> {
-        let versions = self.views.get(view).map(|versions| versions.read().unwrap_or_else(PoisonError::into_inner).clone());
+        let versions =
+            self.views.get(view).map(|versions| versions.read().unwrap_or_else(PoisonError::into_inner).clone());
         versions.unwrap_or_default()
     }
 

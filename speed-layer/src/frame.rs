@@ -96,7 +96,12 @@ impl Shared {
     /// A dataset that is not ready yet.
     pub(crate) fn new(dataset: &str, clock: Arc<dyn common::clock::Clock>) -> Self {
         let inner = Inner { stopped: Some("it has just been started".to_owned()), ..Inner::default() };
-        Self { dataset: dataset.to_owned(), clock, inner: RwLock::new(inner), head: watch::Sender::new(Frontier::default()) }
+        Self {
+            dataset: dataset.to_owned(),
+            clock,
+            inner: RwLock::new(inner),
+            head: watch::Sender::new(Frontier::default()),
+        }
     }
 
     /// Puts a new frame in the place of the last one.
@@ -179,7 +184,10 @@ mod tests {
     fn freshness_is_an_upper_bound() {
         let frontier = |at| Frontier::from_iter([(0, at)]);
         let check = |end: Option<i64>, last: Option<i64>, expected: Option<i64>| {
-            let beyond = Beyond { end: end.map(|end| (frontier(end), 1_000_000)), last_ms: last.map(|ms| (0, ms)).into_iter().collect() };
+            let beyond = Beyond {
+                end: end.map(|end| (frontier(end), 1_000_000)),
+                last_ms: last.map(|ms| (0, ms)).into_iter().collect(),
+            };
             assert_eq!(beyond.freshness_ms(&frontier(10), 1_500_000), expected);
         };
         check(None, Some(900), None);

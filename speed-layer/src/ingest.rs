@@ -82,7 +82,11 @@ pub(crate) async fn fold_chunk(
 }
 
 /// Folds rows of the dataset into one view.
-pub(crate) async fn fold_rows(view: &View, rows: &RecordBatch, context: &Arc<TaskContext>) -> Result<RecordBatch, String> {
+pub(crate) async fn fold_rows(
+    view: &View,
+    rows: &RecordBatch,
+    context: &Arc<TaskContext>,
+) -> Result<RecordBatch, String> {
     if rows.num_rows() == 0 {
         return Ok(RecordBatch::new_empty(view.fold.state().clone()));
     }

@@ -95,9 +95,10 @@ impl SpeedLayer {
     }
 
     fn dataset(&self, dataset: &str) -> Result<&Arc<frame::Shared>, Error> {
-        self.datasets
-            .get(dataset)
-            .ok_or_else(|| Error::NotReady { dataset: dataset.to_owned(), reason: "it is not in the catalog".to_owned() })
+        self.datasets.get(dataset).ok_or_else(|| Error::NotReady {
+            dataset: dataset.to_owned(),
+            reason: "it is not in the catalog".to_owned(),
+        })
     }
 }
 

@@ -44,7 +44,10 @@ impl Metrics {
             dead_letters: counter(DEAD_LETTERS, "Events that the speed layer passed because they cannot be used")?,
             memory: gauge(MEMORY, "Bytes of states and tail in the speed layer")?,
             pieces: gauge(PIECES, "State pieces in the speed layer")?,
-            freshness: gauge(FRESHNESS, "Upper bound of the age of the oldest event that answers lack, in milliseconds")?,
+            freshness: gauge(
+                FRESHNESS,
+                "Upper bound of the age of the oldest event that answers lack, in milliseconds",
+            )?,
             rebuilds: counter(REBUILDS, "Rebuilds of speed states from the master dataset")?,
         })
     }

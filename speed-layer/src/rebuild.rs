@@ -69,12 +69,15 @@ pub(crate) async fn rebuild(
             })
         });
     }
-    let mut states: Vec<Result<BTreeMap<Partition, Vec<RecordBatch>>, String>> = wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
+    let mut states: Vec<Result<BTreeMap<Partition, Vec<RecordBatch>>, String>> =
+        wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
     while let Some(folded) = streams.join_next().await {
         let folded = folded.map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))??;
         for (all, mut some) in states.iter_mut().zip(folded) {
             match (all.as_mut(), some.as_mut()) {
-                (Ok(all), Ok(some)) => some.iter_mut().for_each(|(&p, states)| all.entry(p).or_default().append(states)),
+                (Ok(all), Ok(some)) => {
+                    some.iter_mut().for_each(|(&p, states)| all.entry(p).or_default().append(states))
+                }
                 (_, Err(reason)) => *all = Err(reason.clone()),
                 _ => {}
             }
@@ -120,7 +123,8 @@ fn plan(
     context: &Arc<TaskContext>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let lowest = |partition| wanted.iter().map(|wanted| wanted.cut.get(partition)).min().unwrap_or(0);
-    let files: Vec<DataFile> = at.files.iter().filter(|file| may_hold(file, partitions, lowest)).map(|file| (**file).clone()).collect();
+    let files: Vec<DataFile> =
+        at.files.iter().filter(|file| may_hold(file, partitions, lowest)).map(|file| (**file).clone()).collect();
     let positions = [dataset.schema.index_of("_partition")?, dataset.schema.index_of("_offset")?];
     let mut projection: Vec<usize> =
         wanted.iter().flat_map(|wanted| wanted.view.fold.projection()).copied().chain(positions).collect();
@@ -132,7 +136,8 @@ fn plan(
         Operator::GtEq,
         lit(ScalarValue::Int64(Some(first))),
     ));
-    let table = master::table(storage, &dataset.name).map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))?;
+    let table = master::table(storage, &dataset.name)
+        .map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))?;
     Scan {
         table: table.path(),
         schema: dataset.schema.clone(),

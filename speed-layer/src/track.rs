@@ -107,7 +107,9 @@ mod tests {
     fn a_cut_is_where_pieces_meet() {
         let track = track(&[20, 35]);
         let check = |cut, pieces: Option<usize>| assert_eq!(track.since(cut).map(<[_]>::len), pieces, "cut {cut}");
-        for (cut, pieces) in [(9, None), (10, Some(2)), (15, None), (20, Some(1)), (34, None), (35, Some(0)), (36, None)] {
+        for (cut, pieces) in
+            [(9, None), (10, Some(2)), (15, None), (20, Some(1)), (34, None), (35, Some(0)), (36, None)]
+        {
             check(cut, pieces);
         }
     }

@@ -112,7 +112,8 @@ impl Worker {
         let (updates, mut inbox) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
         tasks.spawn(following.run(updates, self.context.settings.follow_every));
-        let mut background = Background::new(self.context.clone(), self.dataset.clone(), partitions, task_context.clone());
+        let mut background =
+            Background::new(self.context.clone(), self.dataset.clone(), partitions, task_context.clone());
         let mut housekeeping = Instant::now();
         loop {
             let chunks = if state.paused { Self::pause().await } else { self.poll(&mut reader, &mut state).await? };
@@ -181,13 +182,15 @@ impl Worker {
     }
 
     /// All views, rebuilt from the master version that `following` stands at.
-    async fn rebuilt(&self, following: &Following, partitions: Partition, context: &Arc<TaskContext>) -> Result<State, Error> {
+    async fn rebuilt(
+        &self,
+        following: &Following,
+        partitions: Partition,
+        context: &Arc<TaskContext>,
+    ) -> Result<State, Error> {
         let at = following.master();
-        let wanted: Vec<Wanted> = self
-            .views
-            .iter()
-            .map(|view| Wanted { view: view.clone(), cut: following.cut(&view.name) })
-            .collect();
+        let wanted: Vec<Wanted> =
+            self.views.iter().map(|view| Wanted { view: view.clone(), cut: following.cut(&view.name) }).collect();
         self.shared.stopped(Some(format!("it is being rebuilt from {} files of the master dataset", at.files.len())));
         self.metrics.rebuilds.with_label_values(&[&self.dataset.name]).inc();
         let rebuilt = rebuild(&self.context.storage, &self.dataset, at, partitions, &wanted, context).await?;

@@ -31,7 +31,15 @@ pub(super) struct Batch {
 impl Batch {
     /// An empty batch from `start` on.
     pub(super) fn new(start: Frontier) -> Self {
-        Self { end: start, rows: BTreeMap::new(), dead: Vec::new(), last: BTreeMap::new(), records: 0, bytes: 0, began: None }
+        Self {
+            end: start,
+            rows: BTreeMap::new(),
+            dead: Vec::new(),
+            last: BTreeMap::new(),
+            records: 0,
+            bytes: 0,
+            began: None,
+        }
     }
 
     /// Adds what follows.

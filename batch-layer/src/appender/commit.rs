@@ -59,7 +59,8 @@ impl Commit {
     /// Archives dead letters, but for those that an earlier try has archived already.
     async fn dead_letters(&self, at: &mut Place, dead: Vec<DeadLetter>, end: &Frontier) -> Result<(), Error> {
         let decided = at.version.frontier.clone();
-        let new: Vec<DeadLetter> = dead.into_iter().filter(|letter| letter.offset >= decided.get(letter.partition)).collect();
+        let new: Vec<DeadLetter> =
+            dead.into_iter().filter(|letter| letter.offset >= decided.get(letter.partition)).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -93,7 +94,13 @@ impl Commit {
     }
 
     /// Encodes rows and stores the files, which no commit names yet.
-    async fn files(&self, rows: Vec<RecordBatch>, schema: SchemaRef, layout: Layout, table: &Table) -> Result<Vec<DataFile>, Error> {
+    async fn files(
+        &self,
+        rows: Vec<RecordBatch>,
+        schema: SchemaRef,
+        layout: Layout,
+        table: &Table,
+    ) -> Result<Vec<DataFile>, Error> {
         let encoding = tokio::task::spawn_blocking(move || encode(&rows, &schema, layout));
         let encoded = encoding.await.map_err(|source| Error::Died { what: "encodes", source })??;
         let mut files = Vec::with_capacity(encoded.len());

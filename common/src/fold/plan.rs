@@ -14,8 +14,8 @@ use datafusion::{
         session_state::SessionState,
     },
     logical_expr::{
-        Aggregate, Expr, ExprSchemable, LogicalPlan, Volatility, expr::AggregateFunction, physical_planning_context::PhysicalPlanningContext,
-        utils::expr_to_columns,
+        Aggregate, Expr, ExprSchemable, LogicalPlan, Volatility, expr::AggregateFunction,
+        physical_planning_context::PhysicalPlanningContext, utils::expr_to_columns,
     },
     optimizer::{Optimizer, simplify_expressions::SimplifyExpressions},
     physical_expr::{aggregate::LoweredAggregateBuilder, create_physical_expr},
@@ -77,7 +77,11 @@ fn refusal(error: DataFusionError) -> Refusal {
         let spans = datafusion::common::Spans(vec![span]);
         refuse::first_location(&spans)
     });
-    Refusal { reason: error.strip_backtrace(), hint: "see the columns of the dataset and DataFusion's SQL reference".to_owned(), at }
+    Refusal {
+        reason: error.strip_backtrace(),
+        hint: "see the columns of the dataset and DataFusion's SQL reference".to_owned(),
+        at,
+    }
 }
 
 fn refused(reason: impl Into<String>, hint: impl Into<String>) -> Refusal {
@@ -127,7 +131,10 @@ impl Parts {
                 ));
             }
             if name.starts_with('_') {
-                return Err(refused(format!("column `{name}`: names that begin with `_` are Lamina's own"), "choose another name"));
+                return Err(refused(
+                    format!("column `{name}`: names that begin with `_` are Lamina's own"),
+                    "choose another name",
+                ));
             }
             if !seen.insert(name.to_lowercase()) {
                 return Err(refused(format!("column `{name}` is there twice"), "give one of them another name"));
@@ -168,7 +175,9 @@ fn check_function(part: &Expr) -> Option<Refusal> {
             format!("`{}` is not known to merge exactly", call.func.name()),
             "use another aggregate, or compute it when you query the view",
         )),
-        Expr::WindowFunction(_) => Some(refused("windows are not allowed in a view", "compute them when you query the view")),
+        Expr::WindowFunction(_) => {
+            Some(refused("windows are not allowed in a view", "compute them when you query the view"))
+        }
         Expr::Placeholder(_) => Some(refused("a view has no parameters", "write the value")),
         Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
             Some(refused("subqueries are not allowed in a view", "combine views when you query them"))
@@ -280,7 +289,8 @@ impl Lowering<'_> {
 
     fn outputs(&self, keys: usize, result: &Schema) -> Result<Result<Outputs, Refusal>> {
         let over = self.parts.aggregate.schema.as_ref();
-        let mut outputs = Outputs { fields: Vec::new(), expressions: Vec::new(), keys: Vec::new(), sources: Vec::new() };
+        let mut outputs =
+            Outputs { fields: Vec::new(), expressions: Vec::new(), keys: Vec::new(), sources: Vec::new() };
         for (name, output) in self.parts.names.iter().zip(&self.parts.outputs) {
             let data_type = output.get_type(over)?;
             let Some(stored) = stored_type(&data_type) else {
@@ -294,7 +304,11 @@ impl Lowering<'_> {
             let exact = stored_type(field.data_type()).is_some_and(|stored| is_key(field.data_type(), &stored));
             if !exact {
                 return Ok(Err(refused(
-                    format!("group key `{}` is of type `{}`, by which a view cannot group", field.name(), field.data_type()),
+                    format!(
+                        "group key `{}` is of type `{}`, by which a view cannot group",
+                        field.name(),
+                        field.data_type()
+                    ),
                     "cast it: for a time, `arrow_cast(x, 'Timestamp(Microsecond, None)')`",
                 )));
             }
@@ -320,14 +334,14 @@ impl Lowering<'_> {
         aggregates: &[Arc<datafusion::physical_plan::udaf::AggregateFunctionExpr>],
         outputs: &Outputs,
     ) -> Result<Result<SchemaRef, Refusal>> {
-        let mut fields: Vec<Field> =
-            outputs.keys.iter().map(|&place| outputs.fields[place].clone()).collect();
+        let mut fields: Vec<Field> = outputs.keys.iter().map(|&place| outputs.fields[place].clone()).collect();
         let mut taken: std::collections::BTreeSet<String> =
             outputs.fields.iter().map(|field| field.name().to_lowercase()).collect();
         let mut at = keys;
         for (index, aggregate) in aggregates.iter().enumerate() {
             let column = outputs.sources.iter().position(|source| *source == Some(keys + index));
-            let base = column.map_or_else(|| format!("aggregate{index}"), |column| outputs.fields[column].name().clone());
+            let base =
+                column.map_or_else(|| format!("aggregate{index}"), |column| outputs.fields[column].name().clone());
             for part in 0..aggregate.state_fields()?.len() {
                 let field = state.field(at);
                 let Some(stored) = stored_type(field.data_type()) else {
@@ -382,7 +396,11 @@ fn short_name(name: &str, part: usize) -> String {
 
 fn nullable(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(
-        schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect::<Vec<_>>(),
+        schema
+            .fields()
+            .iter()
+            .map(|field| Field::new(field.name(), field.data_type().clone(), true))
+            .collect::<Vec<_>>(),
     ))
 }
 

@@ -14,12 +14,50 @@ use crate::catalog::Dataset;
 
 /// Aggregates whose states merge exactly (digests: within their error bound), each proven by a test.
 const AGGREGATES: &[&str] = &[
-    "approx_distinct", "approx_median", "approx_percentile_cont", "approx_percentile_cont_with_weight", "array_agg",
-    "avg", "mean", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "corr", "count", "covar", "covar_pop",
-    "covar_samp", "first_value", "last_value", "max", "median", "min", "nth_value", "percentile_cont", "quantile_cont",
-    "regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx", "regr_sxy",
-    "regr_syy", "stddev", "stddev_pop", "stddev_samp", "string_agg", "sum", "var", "var_pop", "var_population",
-    "var_samp", "var_sample",
+    "approx_distinct",
+    "approx_median",
+    "approx_percentile_cont",
+    "approx_percentile_cont_with_weight",
+    "array_agg",
+    "avg",
+    "mean",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar",
+    "covar_pop",
+    "covar_samp",
+    "first_value",
+    "last_value",
+    "max",
+    "median",
+    "min",
+    "nth_value",
+    "percentile_cont",
+    "quantile_cont",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "string_agg",
+    "sum",
+    "var",
+    "var_pop",
+    "var_population",
+    "var_samp",
+    "var_sample",
 ];
 
 /// Aggregates whose result depends on the order of their input.
@@ -37,20 +75,38 @@ pub(super) fn check(dataset: &Dataset, query: &Query) -> Result<(), Refusal> {
         return refuse(whole, "a view cannot have `WITH`", "write the view directly over its dataset");
     }
     if query.order_by.is_some() {
-        return refuse(whole, "a view has no order: `ORDER BY` is not allowed", "order the rows when you query the view");
+        return refuse(
+            whole,
+            "a view has no order: `ORDER BY` is not allowed",
+            "order the rows when you query the view",
+        );
     }
     if query.limit_clause.is_some() || query.fetch.is_some() {
-        return refuse(whole, "a view holds all its groups: `LIMIT` is not allowed", "limit the rows when you query the view");
+        return refuse(
+            whole,
+            "a view holds all its groups: `LIMIT` is not allowed",
+            "limit the rows when you query the view",
+        );
     }
-    if !query.locks.is_empty() || query.for_clause.is_some() || query.settings.is_some() || query.format_clause.is_some() {
+    if !query.locks.is_empty()
+        || query.for_clause.is_some()
+        || query.settings.is_some()
+        || query.format_clause.is_some()
+    {
         return refuse(whole, "a view's query ends after `HAVING`", "remove what follows");
     }
     match query.body.as_ref() {
         SetExpr::Select(select) => check_select(dataset, select),
-        SetExpr::SetOperation { op, .. } => {
-            refuse(whole, &format!("a view is one `SELECT`: `{op}` is not allowed"), "make a view of each part and combine them when you query")
-        }
-        _ => refuse(whole, "a view is one `SELECT` with group keys and aggregates", "write `SELECT … FROM dataset GROUP BY …`"),
+        SetExpr::SetOperation { op, .. } => refuse(
+            whole,
+            &format!("a view is one `SELECT`: `{op}` is not allowed"),
+            "make a view of each part and combine them when you query",
+        ),
+        _ => refuse(
+            whole,
+            "a view is one `SELECT` with group keys and aggregates",
+            "write `SELECT … FROM dataset GROUP BY …`",
+        ),
     }
 }
 
@@ -72,7 +128,11 @@ fn check_select(dataset: &Dataset, select: &Select) -> Result<(), Refusal> {
         || !select.distribute_by.is_empty()
         || !select.sort_by.is_empty();
     if unusual {
-        return refuse(span, "a view's query is `SELECT … FROM … WHERE … GROUP BY … HAVING`", "remove the other clauses");
+        return refuse(
+            span,
+            "a view's query is `SELECT … FROM … WHERE … GROUP BY … HAVING`",
+            "remove the other clauses",
+        );
     }
     match &select.group_by {
         GroupByExpr::All(_) => return refuse(span, "`GROUP BY ALL` is not allowed in a view", "list the group keys"),
@@ -106,7 +166,9 @@ fn check_from(dataset: &Dataset, select: &Select) -> Result<(), Refusal> {
         return refuse(join.span(), "a view is over one dataset: joins are not allowed", &hint);
     }
     match &from.relation {
-        TableFactor::Table { args: None, with_hints, version: None, sample: None, .. } if with_hints.is_empty() => Ok(()),
+        TableFactor::Table { args: None, with_hints, version: None, sample: None, .. } if with_hints.is_empty() => {
+            Ok(())
+        }
         other => refuse(other.span(), "a view is over one dataset", &hint),
     }
 }
@@ -133,7 +195,11 @@ fn check_function(function: &Function) -> std::ops::ControlFlow<Refusal> {
     let name = function.name.to_string().to_lowercase();
     let span = function.name.span();
     if function.over.is_some() {
-        return stop(span, &format!("`{name}` over a window is not allowed in a view"), "compute windows when you query the view");
+        return stop(
+            span,
+            &format!("`{name}` over a window is not allowed in a view"),
+            "compute windows when you query the view",
+        );
     }
     if ORDERED.contains(&name.as_str()) && !is_ordered(function) {
         let argument = match &function.args {
@@ -154,9 +220,10 @@ fn check_function(function: &Function) -> std::ops::ControlFlow<Refusal> {
 
 fn is_ordered(function: &Function) -> bool {
     let clause = match &function.args {
-        FunctionArguments::List(list) => {
-            list.clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(keys) if !keys.is_empty()))
-        }
+        FunctionArguments::List(list) => list
+            .clauses
+            .iter()
+            .any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(keys) if !keys.is_empty())),
         _ => false,
     };
     clause || !function.within_group.is_empty()

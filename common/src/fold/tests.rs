@@ -4,19 +4,33 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+        array::{
+            Array, ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+            TimestampMicrosecondArray,
+        },
         compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take},
         datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
         util::pretty::pretty_format_batches,
     },
     datasource::MemTable,
-    execution::{TaskContext, memory_pool::{FairSpillPool, UnboundedMemoryPool}, runtime_env::RuntimeEnvBuilder},
+    execution::{
+        TaskContext,
+        memory_pool::{FairSpillPool, UnboundedMemoryPool},
+        runtime_env::RuntimeEnvBuilder,
+    },
     prelude::SessionConfig,
 };
-use sqlparser::{ast::{Query, Statement}, dialect::GenericDialect, parser::Parser};
+use sqlparser::{
+    ast::{Query, Statement},
+    dialect::GenericDialect,
+    parser::Parser,
+};
 
 use super::{Fold, Refusal, from_stored, plan::session, to_stored};
-use crate::{catalog::Dataset, storage::parquet::{File, Layout}};
+use crate::{
+    catalog::Dataset,
+    storage::parquet::{File, Layout},
+};
 
 fn dataset() -> Arc<Dataset> {
     let events = vec![
@@ -45,18 +59,34 @@ fn dataset() -> Arc<Dataset> {
 }
 
 fn rows(schema: &SchemaRef, n: usize, keys: i64, random: &mut fastrand::Rng) -> RecordBatch {
-    let mut maybe = |p: f64, random: &mut fastrand::Rng| random.f64() >= p;
+    let maybe = |p: f64, random: &mut fastrand::Rng| random.f64() >= p;
     let columns: Vec<ArrayRef> = vec![
         Arc::new((0..n).map(|_| maybe(0.1, random).then(|| random.i64(0..keys))).collect::<Int64Array>()),
-        Arc::new((0..n).map(|_| maybe(0.1, random).then(|| format!("n{}", random.u32(0..50)))).collect::<StringArray>()),
-        Arc::new((0..n).map(|_| maybe(0.1, random).then(|| random.i32(-5..10))).collect::<Int32Array>()),
-        Arc::new((0..n).map(|_| maybe(0.1, random).then(|| f64::from(random.i32(-1000..1000)) / 8.0)).collect::<Float64Array>()),
         Arc::new(
-            (0..n).map(|_| maybe(0.1, random).then(|| i128::from(random.i64(-100_000..1_000_000)))).collect::<Decimal128Array>()
-                .with_precision_and_scale(12, 2).unwrap(),
+            (0..n).map(|_| maybe(0.1, random).then(|| format!("n{}", random.u32(0..50)))).collect::<StringArray>(),
         ),
-        Arc::new((0..n).map(|_| maybe(0.1, random).then(|| 1_700_000_000_000_000 + random.i64(0..3) * 86_400_000_000 + random.i64(0..1000))).collect::<TimestampMicrosecondArray>()),
-        Arc::new((0..n).map(|i| Some(i as i32 % 3)).collect::<Int32Array>()),
+        Arc::new((0..n).map(|_| maybe(0.1, random).then(|| random.i32(-5..10))).collect::<Int32Array>()),
+        Arc::new(
+            (0..n)
+                .map(|_| maybe(0.1, random).then(|| f64::from(random.i32(-1000..1000)) / 8.0))
+                .collect::<Float64Array>(),
+        ),
+        Arc::new(
+            (0..n)
+                .map(|_| maybe(0.1, random).then(|| i128::from(random.i64(-100_000..1_000_000))))
+                .collect::<Decimal128Array>()
+                .with_precision_and_scale(12, 2)
+                .unwrap(),
+        ),
+        Arc::new(
+            (0..n)
+                .map(|_| {
+                    maybe(0.1, random)
+                        .then(|| 1_700_000_000_000_000 + random.i64(0..3) * 86_400_000_000 + random.i64(0..1000))
+                })
+                .collect::<TimestampMicrosecondArray>(),
+        ),
+        Arc::new((0..n).map(|i| Some(i32::try_from(i % 3).unwrap())).collect::<Int32Array>()),
         Arc::new((0..n).map(|i| Some(i as i64)).collect::<Int64Array>()),
         Arc::new((0..n).map(|i| Some(i as i64 * 1000)).collect::<TimestampMicrosecondArray>()),
     ];
@@ -77,7 +107,10 @@ fn contexts() -> Vec<Arc<TaskContext>> {
             Some(bytes) => builder.with_memory_pool(Arc::new(FairSpillPool::new(bytes))),
             None => builder.with_memory_pool(Arc::new(UnboundedMemoryPool::default())),
         };
-        let config = SessionConfig::new().with_target_partitions(1).with_batch_size(64).with_sort_spill_reservation_bytes(64 << 10);
+        let config = SessionConfig::new()
+            .with_target_partitions(1)
+            .with_batch_size(64)
+            .with_sort_spill_reservation_bytes(64 << 10);
         Arc::new(TaskContext::default().with_session_config(config).with_runtime(runtime.build_arc().unwrap()))
     };
     vec![context(None), context(Some(64 << 20)), context(Some(3 << 20))]
@@ -92,29 +125,48 @@ fn through_parquet(fold: &Fold, states: &RecordBatch) -> (RecordBatch, RecordBat
     assert_eq!(data_file.rows, states.num_rows() as i64);
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(bytes, 8192).unwrap();
     let read: Vec<RecordBatch> = reader.map(|batch| batch.unwrap()).collect();
-    let read = if read.is_empty() { RecordBatch::new_empty(fold.stored_state().clone()) } else { concat_batches(&read[0].schema(), &read).unwrap() };
+    let read = if read.is_empty() {
+        RecordBatch::new_empty(fold.stored_state().clone())
+    } else {
+        concat_batches(&read[0].schema(), &read).unwrap()
+    };
     (from_stored(&read, fold.state()).unwrap(), fold.complete(states).unwrap())
 }
 
 fn sorted(batch: &RecordBatch) -> RecordBatch {
-    let columns: Vec<SortColumn> = batch.columns().iter().filter(|column| !column.data_type().is_nested())
-        .map(|values| SortColumn { values: values.clone(), options: None }).collect();
-    if columns.is_empty() { return batch.clone() }
+    let columns: Vec<SortColumn> = batch
+        .columns()
+        .iter()
+        .filter(|column| !column.data_type().is_nested())
+        .map(|values| SortColumn { values: values.clone(), options: None })
+        .collect();
+    if columns.is_empty() {
+        return batch.clone();
+    }
     let order = lexsort_to_indices(&columns, None).unwrap();
-    RecordBatch::try_new(batch.schema(), batch.columns().iter().map(|column| take(column, &order, None).unwrap()).collect()).unwrap()
+    RecordBatch::try_new(
+        batch.schema(),
+        batch.columns().iter().map(|column| take(column, &order, None).unwrap()).collect(),
+    )
+    .unwrap()
 }
 
 /// Floats to a tolerance, everything else to the bit.
 fn same(left: &RecordBatch, right: &RecordBatch) -> bool {
-    left.num_rows() == right.num_rows() && left.columns().iter().zip(right.columns()).all(|(a, b)| {
-        if let (Some(a), Some(b)) = (a.as_any().downcast_ref::<Float64Array>(), b.as_any().downcast_ref::<Float64Array>()) {
-            return a.iter().zip(b).all(|(a, b)| match (a, b) {
-                (Some(a), Some(b)) => (a - b).abs() <= 1e-6 * (1.0 + a.abs().max(b.abs())) || (a.is_nan() && b.is_nan()),
-                (a, b) => a == b,
-            });
-        }
-        a == b
-    })
+    left.num_rows() == right.num_rows()
+        && left.columns().iter().zip(right.columns()).all(|(a, b)| {
+            if let (Some(a), Some(b)) =
+                (a.as_any().downcast_ref::<Float64Array>(), b.as_any().downcast_ref::<Float64Array>())
+            {
+                return a.iter().zip(b).all(|(a, b)| match (a, b) {
+                    (Some(a), Some(b)) => {
+                        (a - b).abs() <= 1e-6 * (1.0 + a.abs().max(b.abs())) || (a.is_nan() && b.is_nan())
+                    }
+                    (a, b) => a == b,
+                });
+            }
+            a == b
+        })
 }
 
 async fn check(sql: &str, seeds: std::ops::Range<u64>) {
@@ -145,11 +197,18 @@ async fn check(sql: &str, seeds: std::ops::Range<u64>) {
             let merged = visible(&fold, &merged);
             let expected = plain(&dataset, &all, sql, &merged.schema()).await;
             let (merged, expected) = (sorted(&merged), sorted(&expected));
-            assert!(same(&merged, &expected), "{sql}\nseed {seed} context {at} cut {cut} of {n}\nmerged\n{}\nplain\n{}",
-                pretty_format_batches(&[merged]).unwrap(), pretty_format_batches(&[expected]).unwrap());
+            assert!(
+                same(&merged, &expected),
+                "{sql}\nseed {seed} context {at} cut {cut} of {n}\nmerged\n{}\nplain\n{}",
+                pretty_format_batches(&[merged]).unwrap(),
+                pretty_format_batches(&[expected]).unwrap()
+            );
             if !fold.keys().is_empty() {
                 let finished = fold.finish(vec![batch], context).await.unwrap();
-                assert!(same(&sorted(&finished), &sorted(&complete)), "{sql} seed {seed}: complete differs from finish");
+                assert!(
+                    same(&sorted(&finished), &sorted(&complete)),
+                    "{sql} seed {seed}: complete differs from finish"
+                );
             }
         }
     }
@@ -185,22 +244,65 @@ async fn plain(dataset: &Dataset, all: &RecordBatch, sql: &str, schema: &SchemaR
         Some(first) => concat_batches(&first.schema(), &batches).unwrap(),
         None => return RecordBatch::new_empty(schema.clone()),
     };
-    let columns = one.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()).unwrap());
+    let columns =
+        one.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()).unwrap());
     RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()
 }
 
 const AGGREGATES: &[&str] = &[
-    "count(*)", "count(x)", "count(distinct name)", "count(distinct q)", "sum(q)", "sum(x)", "sum(amount)", "sum(distinct q)",
-    "avg(x)", "avg(q)", "avg(amount)", "avg(distinct q)", "min(at)", "max(at)", "min(name)", "max(amount)", "max(x)",
-    "approx_distinct(name)", "median(x)", "median(q)", "percentile_cont(0.5) within group (order by x)",
-    "stddev(x)", "stddev_pop(x)", "var_samp(x)", "var_pop(x)", "corr(x, q)", "covar_samp(x, q)", "covar_pop(x, q)",
-    "regr_slope(x, q)", "regr_intercept(x, q)", "regr_count(x, q)", "regr_r2(x, q)", "regr_avgx(x, q)", "regr_avgy(x, q)",
-    "regr_sxx(x, q)", "regr_syy(x, q)", "regr_sxy(x, q)",
-    "first_value(x order by at)", "last_value(x order by at)", "last_value(name order by q desc)",
-    "bit_and(q)", "bit_or(q)", "bit_xor(k)", "bool_or(q > 8)", "bool_and(q > 0)",
-    "array_agg(q order by at)", "array_agg(distinct q order by q)", "string_agg(name, ',' order by at desc)", "nth_value(x, 2 order by at)",
-    "sum(x) filter (where q > 3)", "count(*) filter (where name = 'n1')",
-    "sum(amount) / nullif(count(*), 0)", "max(x) - min(x)",
+    "count(*)",
+    "count(x)",
+    "count(distinct name)",
+    "count(distinct q)",
+    "sum(q)",
+    "sum(x)",
+    "sum(amount)",
+    "sum(distinct q)",
+    "avg(x)",
+    "avg(q)",
+    "avg(amount)",
+    "avg(distinct q)",
+    "min(at)",
+    "max(at)",
+    "min(name)",
+    "max(amount)",
+    "max(x)",
+    "approx_distinct(name)",
+    "median(x)",
+    "median(q)",
+    "percentile_cont(0.5) within group (order by x)",
+    "stddev(x)",
+    "stddev_pop(x)",
+    "var_samp(x)",
+    "var_pop(x)",
+    "corr(x, q)",
+    "covar_samp(x, q)",
+    "covar_pop(x, q)",
+    "regr_slope(x, q)",
+    "regr_intercept(x, q)",
+    "regr_count(x, q)",
+    "regr_r2(x, q)",
+    "regr_avgx(x, q)",
+    "regr_avgy(x, q)",
+    "regr_sxx(x, q)",
+    "regr_syy(x, q)",
+    "regr_sxy(x, q)",
+    "first_value(x order by at)",
+    "last_value(x order by at)",
+    "last_value(name order by q desc)",
+    "bit_and(q)",
+    "bit_or(q)",
+    "bit_xor(k)",
+    "bool_or(q > 8)",
+    "bool_and(q > 0)",
+    "array_agg(q order by at)",
+    "array_agg(distinct q order by q)",
+    "string_agg(name, ',' order by at desc)",
+    "nth_value(x, 2 order by at)",
+    "sum(x) filter (where q > 3)",
+    "count(*) filter (where name = 'n1')",
+    "sum(amount) / nullif(count(*), 0)",
+    "max(x) - min(x)",
 ];
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 
 use super::{Bounds, Error, Log, NewRecord, Reader};
-use crate::{clock::Clock, position::{Frontier, Offset, Partition}};
+use crate::{
+    clock::Clock,
+    position::{Frontier, Offset, Partition},
+};
 
 /// A Kafka cluster.
 #[derive(Debug)]
@@ -20,8 +23,16 @@ impl Kafka {
 
 #[async_trait]
 impl Log for Kafka {
-    async fn ensure_topic(&self, _: &str, _: Partition) -> Result<Partition, Error> { todo!() }
-    async fn bounds(&self, _: &str) -> Result<Bounds, Error> { todo!() }
-    async fn append(&self, _: &str, _: Partition, _: Vec<NewRecord>) -> Result<Vec<Offset>, Error> { todo!() }
-    async fn reader(&self, _: &str, _: &Frontier) -> Result<Box<dyn Reader>, Error> { todo!() }
+    async fn ensure_topic(&self, _: &str, _: Partition) -> Result<Partition, Error> {
+        todo!()
+    }
+    async fn bounds(&self, _: &str) -> Result<Bounds, Error> {
+        todo!()
+    }
+    async fn append(&self, _: &str, _: Partition, _: Vec<NewRecord>) -> Result<Vec<Offset>, Error> {
+        todo!()
+    }
+    async fn reader(&self, _: &str, _: &Frontier) -> Result<Box<dyn Reader>, Error> {
+        todo!()
+    }
 }

@@ -55,9 +55,11 @@ async fn compare(
         action: format!("read `{topic}` partition {partition} offset {offset} again within 10 s"),
         source: Box::new(elapsed),
     })??;
-    let found = chunk.offsets.iter().position(|&found| found == offset).map(|i| {
-        fingerprint(offset, chunk.timestamps_ms[i], (!chunk.tombstones[i]).then(|| chunk.value(i)))
-    });
+    let found = chunk
+        .offsets
+        .iter()
+        .position(|&found| found == offset)
+        .map(|i| fingerprint(offset, chunk.timestamps_ms[i], (!chunk.tombstones[i]).then(|| chunk.value(i))));
     if found == Some(known) {
         return Ok(());
     }

@@ -42,7 +42,8 @@ impl File {
     /// A file of `schema`.
     pub fn new(schema: &SchemaRef, layout: Layout) -> Result<Self, Error> {
         // Other engines go by Delta's schema; an embedded Arrow schema would only bind them to our choice of types.
-        let options = ArrowWriterOptions::new().with_properties(properties(schema, layout)).with_skip_arrow_metadata(true);
+        let options =
+            ArrowWriterOptions::new().with_properties(properties(schema, layout)).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options).map_err(failed)?;
         Ok(Self { writer, schema: schema.clone(), rows: 0, ranges: BTreeMap::new(), unknown: Vec::new() })
     }
@@ -96,8 +97,12 @@ fn range(column: &Arc<dyn Array>) -> Option<(i64, i64)> {
         return None;
     }
     match column.data_type() {
-        DataType::Int16 => Some((min(column.as_primitive::<Int16Type>())?.into(), max(column.as_primitive::<Int16Type>())?.into())),
-        DataType::Int32 => Some((min(column.as_primitive::<Int32Type>())?.into(), max(column.as_primitive::<Int32Type>())?.into())),
+        DataType::Int16 => {
+            Some((min(column.as_primitive::<Int16Type>())?.into(), max(column.as_primitive::<Int16Type>())?.into()))
+        }
+        DataType::Int32 => {
+            Some((min(column.as_primitive::<Int32Type>())?.into(), max(column.as_primitive::<Int32Type>())?.into()))
+        }
         DataType::Int64 => Some((min(column.as_primitive::<Int64Type>())?, max(column.as_primitive::<Int64Type>())?)),
         _ => None,
     }

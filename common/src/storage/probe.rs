@@ -18,9 +18,10 @@ pub(super) async fn probe(storage: &Storage) -> Result<(), Error> {
     let races = try_join_all((0..KEYS).map(|_| race(storage)));
     match tokio::time::timeout(DEADLINE, races).await {
         Ok(raced) => raced.map(|_| ()),
-        Err(elapsed) => {
-            Err(unreachable(StoreError::Generic { store: "probe", source: format!("no answer within 20 s: {elapsed}").into() }))
-        }
+        Err(elapsed) => Err(unreachable(StoreError::Generic {
+            store: "probe",
+            source: format!("no answer within 20 s: {elapsed}").into(),
+        })),
     }
 }
 

@@ -76,6 +76,7 @@ impl Snapshot {
     }
 
     /// The files of this version.
+    #[allow(deprecated, reason = "the replacement is columns of statistics that would have to be taken apart again")]
     pub fn files(&self) -> Vec<DataFile> {
         self.delta.log_data().iter().map(|file| DataFile::from_add(&file.add_action())).collect()
     }
@@ -153,13 +154,16 @@ impl Table {
         if self.exists().await? {
             return Ok(());
         }
-        let columns: StructType =
-            schema.try_into_kernel().map_err(|error| self.failed("create", DeltaTableError::Arrow { source: error }))?;
+        let columns: StructType = schema
+            .try_into_kernel()
+            .map_err(|error| self.failed("create", DeltaTableError::Arrow { source: error }))?;
         let columns: Vec<StructField> = columns.fields().cloned().collect();
         let created = CreateBuilder::new()
             .with_log_store(self.log_store.clone())
             .with_columns(columns)
             .with_save_mode(SaveMode::Ignore)
+            // Of several creators one wins; the others must not add a second, equal definition to its table.
+            .with_commit_properties(CommitProperties::default().with_max_retries(0))
             // Versions that somebody still reads must be there: log files are kept for a week.
             .with_configuration_property(TableProperty::LogRetentionDuration, Some("interval 7 days"))
             .with_configuration_property(TableProperty::CheckpointInterval, Some("20"))
@@ -260,4 +264,3 @@ impl Table {
         Ok(())
     }
 }
-

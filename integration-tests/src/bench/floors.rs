@@ -1,6 +1,9 @@
 //! The floors: each step alone, in a loop on one core, as fast as its library does it.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use common::{
@@ -72,7 +75,8 @@ pub async fn measure(catalog: &Catalog, events: u64) -> Result<Floors> {
 
     let context = Arc::new(TaskContext::default());
     for view in catalog.views.values() {
-        let inputs: Result<Vec<RecordBatch>, _> = rows.iter().map(|rows| rows.project(view.fold.projection())).collect();
+        let inputs: Result<Vec<RecordBatch>, _> =
+            rows.iter().map(|rows| rows.project(view.fold.projection())).collect();
         let inputs = inputs?;
         let began = Instant::now();
         for input in inputs {

@@ -26,7 +26,12 @@ pub fn rate(events: u64, time: Duration) -> String {
 }
 
 /// A percentile of durations, which get sorted.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index of a list")]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an index of a list"
+)]
 pub fn percentile(times: &mut [Duration], percent: f64) -> Duration {
     times.sort_unstable();
     let place = ((times.len() as f64 - 1.0) * percent / 100.0).round() as usize;

@@ -72,7 +72,8 @@ async fn answers_are_exact_from_the_log_alone() {
     for event in Sales::new(7, 3000, 50) {
         let value = if random.u8(0..20) == 0 { broken(&mut random) } else { event };
         let partition = random.i32(0..4);
-        let offsets = log.append("sales", partition, vec![NewRecord { key: None, value: Some(value.into()) }]).await.unwrap();
+        let offsets =
+            log.append("sales", partition, vec![NewRecord { key: None, value: Some(value.into()) }]).await.unwrap();
         end.advance(partition, offsets[0] + 1);
     }
     let options = Options { min_position: [("sales".to_owned(), end.clone())].into(), wait: Duration::from_secs(30) };

@@ -60,7 +60,8 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let store = Arc::new(Faulty::new(Arc::new(object_store::memory::InMemory::new()), seed));
         let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), store.clone()).unwrap();
-        let catalog = Catalog::parse(&[("sales.sql".to_owned(), CATALOG.to_owned())]).unwrap_or_else(|faults| panic!("{faults}"));
+        let catalog =
+            Catalog::parse(&[("sales.sql".to_owned(), CATALOG.to_owned())]).unwrap_or_else(|faults| panic!("{faults}"));
         Self {
             random: fastrand::Rng::with_seed(seed),
             log: MemoryLog::new(seed, Arc::new(System)),
@@ -179,7 +180,12 @@ impl Simulation {
                 "seed {seed}: {sql}\n{stamp:?}\ngot {rows:?}\nexpected {expected:?}"
             );
         }
-        println!("seed {seed}: {} events, {} answers, batch versions up to {:?}", events.len(), self.answers.len(), newest(&self.answers));
+        println!(
+            "seed {seed}: {} events, {} answers, batch versions up to {:?}",
+            events.len(),
+            self.answers.len(),
+            newest(&self.answers)
+        );
         self.nothing_is_lost(&oracle, &events).await;
         world.stop().await.unwrap();
     }

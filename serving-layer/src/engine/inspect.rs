@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use common::{catalog::{Dataset, View}, master};
+use common::{
+    catalog::{Dataset, View},
+    master,
+};
 use datafusion::{
     arrow::{
         array::{Array, AsArray, RecordBatch},
@@ -24,7 +27,8 @@ impl Engine {
     /// One view and its newest published versions, newest first.
     pub async fn view(&self, view: &str) -> Result<(ViewInfo, Vec<VersionInfo>), Error> {
         let view = self.view_named(view)?;
-        let table = self.tables.get(&view.name).ok_or_else(|| Error::unknown("view", &view.name, self.tables.keys()))?;
+        let table =
+            self.tables.get(&view.name).ok_or_else(|| Error::unknown("view", &view.name, self.tables.keys()))?;
         let history = table.history(HISTORY).await.map_err(|error| Error::storage("read the view's history", error))?;
         let history = history
             .into_iter()

@@ -51,7 +51,10 @@ impl Engine {
         let plan = state.statement_to_plan(statement).await.map_err(|error| self.planning(error))?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|error| {
-            Error::refused(error.strip_backtrace(), "only queries are answered: write `SELECT …`, `SHOW TABLES` or `DESCRIBE …`")
+            Error::refused(
+                error.strip_backtrace(),
+                "only queries are answered: write `SELECT …`, `SHOW TABLES` or `DESCRIBE …`",
+            )
         })?;
         run(&context, plan, frame.stamp).await.map_err(|error| self.planning(error))
     }
@@ -126,7 +129,8 @@ impl Engine {
                 cut: version.cut(),
             };
             frame.stamp.views.insert(view.name.clone(), stamp);
-            let table = self.tables.get(&view.name).ok_or_else(|| Error::unknown("view", &view.name, self.tables.keys()))?;
+            let table =
+                self.tables.get(&view.name).ok_or_else(|| Error::unknown("view", &view.name, self.tables.keys()))?;
             let at = At {
                 version,
                 states: states.states,
@@ -174,7 +178,12 @@ impl Engine {
     }
 
     /// The master dataset for a query over it.
-    async fn master_at(&self, dataset: &Arc<Dataset>, options: &Options, stamp: &mut Stamp) -> Result<master_table::At, Error> {
+    async fn master_at(
+        &self,
+        dataset: &Arc<Dataset>,
+        options: &Options,
+        stamp: &mut Stamp,
+    ) -> Result<master_table::At, Error> {
         let deadline = tokio::time::Instant::now() + options.wait;
         let version = loop {
             let version = self.master(dataset).await?;
@@ -202,7 +211,8 @@ impl Engine {
 
     /// An error of DataFusion's while it plans: nearly always the query's.
     pub(super) fn planning(&self, error: DataFusionError) -> Error {
-        let at = error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| (span.start.line, span.start.column));
+        let at =
+            error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| (span.start.line, span.start.column));
         match error.find_root() {
             DataFusionError::Internal(_)
             | DataFusionError::ObjectStore(_)
@@ -243,7 +253,9 @@ fn parse(sql: &str) -> Result<Statement, Error> {
                 | ast::Statement::ShowColumns { .. }
                 | ast::Statement::ExplainTable { .. }
         ),
-        Statement::Explain(explain) => matches!(explain.statement.as_ref(), Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_))),
+        Statement::Explain(explain) => {
+            matches!(explain.statement.as_ref(), Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)))
+        }
         _ => false,
     };
     if !is_query {

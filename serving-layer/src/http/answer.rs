@@ -41,16 +41,20 @@ const FORMATS: [(&str, Format); 4] = [
 impl Format {
     /// What the client accepts: the first of its types that there is.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let accepted: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let accepted: Vec<&str> =
+            headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         if accepted.is_empty() {
             return Ok(Self::Json);
         }
-        let wanted = accepted.iter().flat_map(|value| value.split(',')).map(|part| part.split(';').next().unwrap_or("").trim());
+        let wanted =
+            accepted.iter().flat_map(|value| value.split(',')).map(|part| part.split(';').next().unwrap_or("").trim());
         for wanted in wanted {
             if matches!(wanted, "*/*" | "application/*") {
                 return Ok(Self::Json);
             }
-            if let Some((_, format)) = FORMATS.iter().find(|(name, _)| *name == wanted || (wanted == "text/*" && *name == "text/csv")) {
+            if let Some((_, format)) =
+                FORMATS.iter().find(|(name, _)| *name == wanted || (wanted == "text/*" && *name == "text/csv"))
+            {
                 return Ok(*format);
             }
         }
@@ -191,6 +195,7 @@ impl Writer {
 
 /// Columns by name and SQL type.
 pub(super) fn columns(schema: &SchemaRef) -> Value {
-    let columns = schema.fields().iter().map(|field| json!({"name": field.name(), "type": sql_type_name(field.data_type())}));
+    let columns =
+        schema.fields().iter().map(|field| json!({"name": field.name(), "type": sql_type_name(field.data_type())}));
     Value::Array(columns.collect())
 }

@@ -63,7 +63,13 @@ fn next(offsets: &[Offset]) -> Offset {
 }
 
 /// The log failed after some partitions, or some records of this one, were written.
-fn midway(dataset: &Dataset, error: log::Error, written: usize, partition: Partition, mut frontier: Frontier) -> Problem {
+fn midway(
+    dataset: &Dataset,
+    error: log::Error,
+    written: usize,
+    partition: Partition,
+    mut frontier: Frontier,
+) -> Problem {
     let mut written = written;
     if let log::Error::Append { offsets, .. } = &error {
         written += offsets.len();
@@ -101,10 +107,15 @@ fn split<'a>(body: &'a [u8], headers: &HeaderMap) -> Result<Vec<&'a [u8]>, Probl
 }
 
 fn not_json(error: &serde_json::Error) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "event", "the events cannot be used", format!("the body is not JSON: {error}"))
-        .hint("nothing was written; send a JSON object, an array of objects, or one object a line")
-        .member("line", error.line())
-        .member("column", error.column())
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "event",
+        "the events cannot be used",
+        format!("the body is not JSON: {error}"),
+    )
+    .hint("nothing was written; send a JSON object, an array of objects, or one object a line")
+    .member("line", error.line())
+    .member("column", error.column())
 }
 
 /// Checks all records and gives each its partition: by key as Kafka's Java clients do, else one for all.
@@ -119,10 +130,15 @@ fn assign(
     }
     let decoded = Decoder::new(dataset.clone()).decode(&chunk);
     if let Some(dead) = decoded.dead.first() {
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "event", "the events cannot be used", dead.reason.clone())
-            .hint("nothing was written; correct the record and send all of them again")
-            .member("record", dead.offset)
-            .member("failed", decoded.dead.len()));
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "event",
+            "the events cannot be used",
+            dead.reason.clone(),
+        )
+        .hint("nothing was written; correct the record and send all of them again")
+        .member("record", dead.offset)
+        .member("failed", decoded.dead.len()));
     }
     let count = usize::try_from(partitions.max(1)).unwrap_or(1);
     let turn = Partition::try_from(TURN.fetch_add(1, Ordering::Relaxed) % count).unwrap_or(0);

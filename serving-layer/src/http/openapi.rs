@@ -23,21 +23,34 @@ pub(super) async fn document() -> Json<Value> {
 }
 
 /// Path, method, what it does, its parameters, its body, and the status of success.
-type Operation = (&'static str, &'static str, &'static str, &'static [&'static str], Option<&'static str>, &'static str);
+type Operation =
+    (&'static str, &'static str, &'static str, &'static [&'static str], Option<&'static str>, &'static str);
 
 const OPERATIONS: &[Operation] = &[
     ("/", "get", "A page to look at", &[], None, "200"),
     ("/v1/sql", "post", "Run a read-only SQL query over views, or over datasets", &[], Some("SqlRequest"), "200"),
     ("/v1/views", "get", "All views", &[], None, "200"),
     ("/v1/views/{view}", "get", "One view, its columns and its published versions", &["view"], None, "200"),
-    ("/v1/views/{view}/rows", "get", "Rows of a view; each other parameter is an equality on a column, repeated means IN",
-        &["view", "limit", "min_position", "wait"], None, "200"),
+    (
+        "/v1/views/{view}/rows",
+        "get",
+        "Rows of a view; each other parameter is an equality on a column, repeated means IN",
+        &["view", "limit", "min_position", "wait"],
+        None,
+        "200",
+    ),
     ("/v1/views/{view}/recompute", "post", "Recompute a view from the master dataset", &["view"], None, "202"),
     ("/v1/datasets", "get", "All datasets", &[], None, "200"),
     ("/v1/datasets/{dataset}", "get", "One dataset", &["dataset"], None, "200"),
     ("/v1/datasets/{dataset}/dead_letters", "get", "Events that could not be used", &["dataset", "limit"], None, "200"),
-    ("/v1/datasets/{dataset}/events", "post", "Append events: an object, an array, or one object a line; all are checked first",
-        &["dataset"], Some("Events"), "200"),
+    (
+        "/v1/datasets/{dataset}/events",
+        "post",
+        "Append events: an object, an array, or one object a line; all are checked first",
+        &["dataset"],
+        Some("Events"),
+        "200",
+    ),
     ("/v1/jobs", "get", "The newest jobs", &["limit"], None, "200"),
     ("/v1/jobs/{id}", "get", "One job", &["id"], None, "200"),
     ("/v1/openapi.json", "get", "This document", &[], None, "200"),
@@ -56,7 +69,8 @@ fn describe() -> Value {
             "line": {"type": "integer"}, "column": {"type": "integer"}, "record": {"type": "integer"},
         },
     });
-    document["components"]["schemas"]["Events"] = json!({"oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]});
+    document["components"]["schemas"]["Events"] =
+        json!({"oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]});
     let mut paths = serde_json::Map::new();
     for (path, method, summary, parameters, body, status) in OPERATIONS {
         let parameters: Vec<Value> = parameters.iter().map(|name| parameter(path, name)).collect();
@@ -108,8 +122,7 @@ mod tests {
     #[test]
     fn every_route_is_described() {
         let router = include_str!("../http.rs");
-        let routes: Vec<&str> =
-            router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let routes: Vec<&str> = router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         assert!(routes.len() > 10);
         let described = describe();
         for route in &routes {

@@ -49,7 +49,12 @@ impl Problem {
 
     /// Something that there is not.
     pub(crate) fn unknown(kind: &str, name: &str, near: Vec<String>) -> Self {
-        let problem = Self::new(StatusCode::NOT_FOUND, "unknown", "there is no such thing", format!("there is no {kind} `{name}`"));
+        let problem = Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown",
+            "there is no such thing",
+            format!("there is no {kind} `{name}`"),
+        );
         if near.is_empty() {
             return problem.hint("see /v1/views and /v1/datasets for what there is");
         }
@@ -81,10 +86,13 @@ impl IntoResponse for Problem {
 fn of_domain(domain: Domain, detail: String) -> Problem {
     match domain {
         Domain::User => Problem::bad_request(detail),
-        Domain::External => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "this cannot be answered at the moment", detail)
-                .hint("try again; /readyz says what is missing")
-        }
+        Domain::External => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "this cannot be answered at the moment",
+            detail,
+        )
+        .hint("try again; /readyz says what is missing"),
         Domain::Internal => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Lamina failed", detail)
             .hint("the server's log says more"),
     }
@@ -124,10 +132,13 @@ fn of_execution(error: &datafusion::error::DataFusionError) -> Problem {
     use datafusion::error::DataFusionError as E;
     let detail = error.strip_backtrace();
     match error.find_root() {
-        E::ResourcesExhausted(_) => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "exhausted", "the query needs more memory than there is", detail)
-                .hint("filter or aggregate more, or raise `serving.memory`")
-        }
+        E::ResourcesExhausted(_) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "exhausted",
+            "the query needs more memory than there is",
+            detail,
+        )
+        .hint("filter or aggregate more, or raise `serving.memory`"),
         E::ArrowError(..) | E::Execution(_) | E::SchemaError(..) | E::Plan(_) | E::SQL(..) => {
             Problem::new(StatusCode::BAD_REQUEST, "query", "the query cannot be run", detail)
         }
@@ -141,7 +152,9 @@ impl From<operate::Error> for Problem {
         let detail = chain(&error);
         match error {
             operate::Error::UnknownView { view } => Self::unknown("view", &view, Vec::new()),
-            operate::Error::UnknownJob { id } => Self::unknown("job", &id, Vec::new()).hint("see /v1/jobs for the newest"),
+            operate::Error::UnknownJob { id } => {
+                Self::unknown("job", &id, Vec::new()).hint("see /v1/jobs for the newest")
+            }
             operate::Error::Running { id, .. } => {
                 Self::new(StatusCode::CONFLICT, "running", "this is being done already", detail)
                     .hint(format!("follow it at /v1/jobs/{id}"))
@@ -188,8 +201,13 @@ fn framework(status: StatusCode, detail: String) -> Problem {
 
 /// For paths that lead nowhere.
 pub(super) async fn no_route(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "no-route", "there is nothing here", format!("nothing answers at `{}`", uri.path()))
-        .hint("see /v1/openapi.json for what does")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no-route",
+        "there is nothing here",
+        format!("nothing answers at `{}`", uri.path()),
+    )
+    .hint("see /v1/openapi.json for what does")
 }
 
 /// For methods that a path does not have.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::{JsonRejection, QueryRejection}},
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::HeaderMap,
     response::Response,
 };
@@ -62,7 +65,8 @@ pub(super) async fn rows(
     for (name, value) in parameters {
         match name.as_str() {
             "limit" => {
-                limit = value.parse().map_err(|_| Problem::bad_request(format!("`limit={value}` is no number of rows")))?;
+                limit =
+                    value.parse().map_err(|_| Problem::bad_request(format!("`limit={value}` is no number of rows")))?;
             }
             "min_position" => {
                 let parsed = serde_json::from_str(&value);
@@ -86,7 +90,9 @@ fn options(min_position: Option<BTreeMap<String, Frontier>>, wait: Option<&str>)
     let mut options = Options { min_position: min_position.unwrap_or_default(), ..Options::default() };
     if let Some(wait) = wait {
         options.wait = humantime::parse_duration(wait)
-            .map_err(|error| Problem::bad_request(format!("`wait={wait}` is no time: {error}")).hint("write it such as `10s`"))?
+            .map_err(|error| {
+                Problem::bad_request(format!("`wait={wait}` is no time: {error}")).hint("write it such as `10s`")
+            })?
             .min(WAIT_MAX);
     }
     Ok(options)

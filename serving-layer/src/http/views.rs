@@ -29,7 +29,8 @@ pub(super) async fn one(State(context): State<Context>, Path(view): Path<String>
     let mut answer = summary(&view);
     answer["columns"] = columns(&view.columns);
     answer["sql"] = json!(view.sql);
-    answer["refresh"] = json!(view.refresh.map_or("never".to_owned(), |refresh| humantime::format_duration(refresh).to_string()));
+    answer["refresh"] =
+        json!(view.refresh.map_or("never".to_owned(), |refresh| humantime::format_duration(refresh).to_string()));
     answer["history"] = history
         .iter()
         .map(|version| {

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use common::{catalog::{Dataset, View}, master, position::{Frontier, Partition}};
+use common::{
+    catalog::{Dataset, View},
+    master,
+    position::{Frontier, Partition},
+};
 use datafusion::{arrow::array::RecordBatch, execution::TaskContext};
 use tokio::task::JoinSet;
 
@@ -48,7 +52,12 @@ pub(super) struct Background {
 }
 
 impl Background {
-    pub(super) fn new(context: Arc<Context>, dataset: Arc<Dataset>, partitions: Partition, task_context: Arc<TaskContext>) -> Self {
+    pub(super) fn new(
+        context: Arc<Context>,
+        dataset: Arc<Dataset>,
+        partitions: Partition,
+        task_context: Arc<TaskContext>,
+    ) -> Self {
         Self { context, dataset, partitions, task_context, tasks: JoinSet::new() }
     }
 

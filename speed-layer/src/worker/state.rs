@@ -291,7 +291,10 @@ fn adopt(view: &mut ViewState, rebuilt: BTreeMap<Partition, Track>, cut: &Fronti
             states: RecordBatch::clone(&piece.states),
             level: 1,
         });
-        let present = view.tracks.get(&partition).and_then(|present| present.rebuilt(cut.get(partition), until.get(partition), piece));
+        let present = view
+            .tracks
+            .get(&partition)
+            .and_then(|present| present.rebuilt(cut.get(partition), until.get(partition), piece));
         let Some(track) = present else { return false };
         tracks.insert(partition, track);
     }

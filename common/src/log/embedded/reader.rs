@@ -75,8 +75,17 @@ fn unavailable(topic: &str, source: Box<dyn std::error::Error + Send + Sync>) ->
 }
 
 impl Shared {
-    fn read(&self, id: u32, topic: &str, behind: &[(Partition, Offset, Offset)], each: usize) -> Result<Vec<Chunk>, Error> {
-        behind.iter().map(|&(partition, from, end)| self.read_partition(id, topic, partition, from, end, each)).collect()
+    fn read(
+        &self,
+        id: u32,
+        topic: &str,
+        behind: &[(Partition, Offset, Offset)],
+        each: usize,
+    ) -> Result<Vec<Chunk>, Error> {
+        behind
+            .iter()
+            .map(|&(partition, from, end)| self.read_partition(id, topic, partition, from, end, each))
+            .collect()
     }
 
     fn read_partition(

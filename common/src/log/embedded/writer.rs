@@ -43,7 +43,9 @@ impl Request {
         match &self.what {
             What::Append(records) => records
                 .iter()
-                .map(|record| 24 + record.key.as_ref().map_or(0, |k| k.len()) + record.value.as_ref().map_or(0, |v| v.len()))
+                .map(|record| {
+                    24 + record.key.as_ref().map_or(0, |k| k.len()) + record.value.as_ref().map_or(0, |v| v.len())
+                })
                 .sum(),
             What::Skip(_) | What::Trim(_) => 16,
         }

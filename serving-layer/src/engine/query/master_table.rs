@@ -54,7 +54,10 @@ impl TableProvider for MasterTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let Some(at) = &self.at else {
-            return Err(DataFusionError::Internal(format!("dataset `{}` was not opened for this query", self.dataset.name)));
+            return Err(DataFusionError::Internal(format!(
+                "dataset `{}` was not opened for this query",
+                self.dataset.name
+            )));
         };
         let schema = DFSchema::try_from(self.dataset.schema.clone())?;
         let predicate = conjunction(filters.to_vec());
