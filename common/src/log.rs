@@ -17,7 +17,7 @@ use crate::{
 pub mod embedded;
 pub mod kafka;
 pub mod partitioner;
-#[cfg(feature = "suite")]
+#[cfg(any(test, feature = "suite"))]
 pub mod suite;
 
 /// A record to append.

@@ -2,5 +2,4 @@
 
 pub mod catalog;
 pub mod floors;
-pub mod process;
 pub mod report;

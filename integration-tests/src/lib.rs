@@ -5,5 +5,6 @@ pub mod bench;
 pub mod faults;
 pub mod memory_log;
 pub mod oracle;
+pub mod sandbox;
 pub mod workload;
 pub mod world;

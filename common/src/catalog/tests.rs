@@ -37,7 +37,7 @@ fn the_example_is_a_catalog() {
     assert_eq!(sales.checks.len(), 1);
     let names: Vec<&str> = catalog.views.keys().map(String::as_str).collect();
     assert_eq!(names, ["daily_sales", "daily_store_sales", "product_sales"]);
-    assert_eq!(catalog.views["daily_sales"].refresh, Some(Duration::from_secs(60)));
+    assert_eq!(catalog.views["daily_sales"].refresh, Some(Duration::from_secs(15)));
     assert_eq!(
         catalog.views["product_sales"].sql,
         "SELECT product_id, count(*) AS orders, sum(quantity) AS total_quantity, sum(amount) AS total_amount, \

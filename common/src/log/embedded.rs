@@ -234,6 +234,20 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn the_contract() {
+        use crate::log::suite;
+
+        let folder = tempfile::tempdir().unwrap();
+        let embedded = Arc::new(Embedded::open(folder.path(), Arc::new(System)).unwrap());
+        let log: Arc<dyn Log> = embedded.clone();
+        suite::what_is_written_is_read(&log, "a").await.unwrap();
+        suite::a_reader_waits_at_the_end(&log, "b").await.unwrap();
+        suite::appends_side_by_side(&log, "c").await.unwrap();
+        suite::what_is_not_there(&log, "d").await.unwrap();
+        suite::gaps_are_passed(&log, "e", || async { embedded.skip("e", 0, 1).await.unwrap() }).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn gaps_and_trimming() {
         let folder = tempfile::tempdir().unwrap();
         let log = Embedded::open(folder.path(), Arc::new(System)).unwrap();

@@ -1,4 +1,13 @@
 //! Tests of the whole system and of its parts against the real services.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test says what is wrong by failing"
+)]
+
+mod kafka;
 mod merge;
 mod simulation;

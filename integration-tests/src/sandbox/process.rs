@@ -1,12 +1,14 @@
 //! A Lamina process and what it uses.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+
+use super::s3::binary;
 
 /// A running `lamina`, ended when dropped.
 #[derive(Debug)]
@@ -16,22 +18,12 @@ pub struct Lamina {
     pub url: String,
 }
 
-/// The binary beside this one.
-pub fn binary() -> Result<PathBuf> {
-    let this = std::env::current_exe()?;
-    let folder = this.parent().context("this binary's folder")?;
-    // Test binaries stand one folder deeper.
-    let candidates = [folder.join("lamina"), folder.join("../lamina")];
-    let found = candidates.into_iter().find(|path| path.exists());
-    found.context("there is no `lamina` beside this binary: build it first, with `cargo build --workspace --bins`")
-}
-
 impl Lamina {
     /// Starts `lamina up` with more arguments, its output in a file, and waits until it answers.
     pub async fn up(port: u16, arguments: &[&str], output: &Path) -> Result<Self> {
         let log = std::fs::File::options().create(true).append(true).open(output)?;
         let listen = format!("127.0.0.1:{port}");
-        let child = Command::new(binary()?)
+        let child = Command::new(binary("lamina")?)
             .args(["up", "--listen", &listen])
             .args(arguments)
             .stdin(Stdio::null())

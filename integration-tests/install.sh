@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Brings what the tests need: a JDK and Maven, and with them Apache Kafka; a Python environment with clients and
+# engines that are not ours. Everything is kept in the cache folder, so that a second time costs nothing.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/lamina"
+mkdir -p "$cache"
+
+missing=()
+command -v java >/dev/null || missing+=(default-jdk-headless)
+command -v mvn >/dev/null || missing+=(maven)
+command -v cmake >/dev/null || true
+if [ ${#missing[@]} -gt 0 ]; then
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+  else
+    echo "the tests need a JDK (17 or later) and Maven: install ${missing[*]} (Debian) or your system's packages for them" >&2
+    exit 1
+  fi
+fi
+
+kafka="$cache/kafka-4.1.0"
+if [ ! -f "$kafka/complete" ]; then
+  mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -DoutputDirectory="$kafka/lib" -DincludeScope=runtime
+  touch "$kafka/complete"
+fi
+
+python="$cache/python"
+if [ ! -f "$python/complete" ]; then
+  command -v python3 >/dev/null || { echo "the tests need Python 3.10 or later with venv" >&2; exit 1; }
+  python3 -m venv "$python"
+  "$python/bin/pip" install --quiet --disable-pip-version-check deltalake polars duckdb pyarrow confluent-kafka
+  touch "$python/complete"
+fi
