@@ -11,3 +11,4 @@
 mod kafka;
 mod merge;
 mod simulation;
+mod system;
