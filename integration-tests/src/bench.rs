@@ -2,4 +2,7 @@
 
 pub mod catalog;
 pub mod floors;
+pub mod ingest;
+pub mod queries;
+pub mod recompute;
 pub mod report;

@@ -1,0 +1,124 @@
+//! Ingest end to end: from Kafka into the master dataset and the three views at once.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+};
+use serde_json::Value;
+
+use super::{
+    floors::Floors,
+    report::{line, rate},
+};
+use crate::{sandbox::process::Lamina, workload::Sales};
+
+/// Partitions of the topic.
+const PARTITIONS: i32 = 4;
+
+/// Creates the topic with the workload in it.
+pub fn produce(brokers: &str, events: u64) -> Result<()> {
+    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("linger.ms", "50")
+        .set("queue.buffering.max.messages", "1000000")
+        .create()?;
+    let (mut sales, mut buffer) = (Sales::new(20_261_124, events, 1_000_000), Vec::new());
+    for event in 0..events {
+        buffer.clear();
+        sales.write(&mut buffer);
+        let partition = i32::try_from(event / 1000 % 4)? % PARTITIONS;
+        let mut record = BaseRecord::<(), [u8]>::to("sales").partition(partition).payload(&buffer);
+        loop {
+            match producer.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+    producer.flush(Duration::from_secs(60))?;
+    Ok(())
+}
+
+/// The floor of consuming: every message of the topic, on one thread, and nothing done with it.
+pub fn consume(brokers: &str, events: u64) -> Result<Duration> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "floor").create()?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        assignment.add_partition_offset("sales", partition, Offset::Beginning)?;
+    }
+    consumer.assign(&assignment)?;
+    let cpu = own_cpu()?;
+    let mut seen = 0;
+    while seen < events {
+        match consumer.poll(Duration::from_secs(10)) {
+            Some(Ok(_)) => seen += 1,
+            Some(Err(error)) => return Err(error.into()),
+            None => anyhow::bail!("the topic ended after {seen} of {events} events"),
+        }
+    }
+    Ok(own_cpu()? - cpu)
+}
+
+/// Processor time of this process.
+fn own_cpu() -> Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    Ok(Duration::from_millis((fields[11].parse::<u64>()? + fields[12].parse::<u64>()?) * 10))
+}
+
+/// Runs a process over the whole topic and says what it used.
+pub async fn run(port: u16, arguments: &[&str], output: &Path, events: u64, floors: &Floors) -> Result<Lamina> {
+    let began = Instant::now();
+    let lamina = Lamina::up(port, arguments, output).await?;
+    wait_archived(&lamina, events, Duration::from_secs(300)).await?;
+    let (time, cpu, memory) = (began.elapsed(), lamina.cpu()?, lamina.memory()?);
+    let share = floors.sum().as_secs_f64() / cpu.as_secs_f64() * 100.0;
+    line("ingest, events a second", &rate(events, time), "");
+    line("ingest, events a CPU second", &rate(events, cpu), "250000");
+    line("ingest, share of the floors", &format!("{share:.0}%"), "60%");
+    line("memory after ingest", &format!("{} MiB", memory >> 20), "");
+    Ok(lamina)
+}
+
+/// Waits until the master has all events and every view's head has come to the log's end.
+pub async fn wait_archived(lamina: &Lamina, events: u64, within: Duration) -> Result<()> {
+    let deadline = Instant::now() + within;
+    loop {
+        let dataset: Value = reqwest::get(format!("{}/v1/datasets/sales", lamina.url)).await?.json().await?;
+        let views: Value = reqwest::get(format!("{}/v1/views", lamina.url)).await?.json().await?;
+        let end = &dataset["log"]["end"];
+        let heads = views["views"].as_array().context("views")?.iter().all(|view| view["head"] == *end);
+        if dataset["events"].as_u64() == Some(events) && heads {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "after {within:?}: {dataset} {views}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How long a killed process takes until every view can be answered again.
+pub async fn rebuild(lamina: Lamina, port: u16, arguments: &[&str], output: &Path) -> Result<Lamina> {
+    lamina.kill()?;
+    let began = Instant::now();
+    let lamina = Lamina::up(port, arguments, output).await?;
+    let ready = format!("{}/readyz", lamina.url);
+    while !reqwest::get(&ready).await?.status().is_success() {
+        ensure!(began.elapsed() < Duration::from_secs(120), "it does not become ready");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    line("ready after kill -9, all events in the tail", &format!("{:.2} s", began.elapsed().as_secs_f64()), "5 s");
+    Ok(lamina)
+}

@@ -1,0 +1,165 @@
+//! Queries over HTTP, and how fresh their answers are.
+
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::report::{line, percentiles};
+
+const CLIENTS: u64 = 8;
+
+/// Asks one query.
+pub async fn ask(client: &reqwest::Client, url: &str, sql: &str) -> Result<Value> {
+    let response = client.post(format!("{url}/v1/sql")).json(&json!({"sql": sql})).send().await?;
+    let status = response.status();
+    let body = response.json::<Value>().await?;
+    ensure!(status.is_success(), "{body}");
+    Ok(body)
+}
+
+async fn time(client: &reqwest::Client, url: &str, times: u64, sql: impl Fn(u64) -> String) -> Result<Vec<Duration>> {
+    for warm in 0..5 {
+        ask(client, url, &sql(warm)).await?;
+    }
+    let mut taken = Vec::new();
+    for i in 0..times {
+        let began = Instant::now();
+        ask(client, url, &sql(i + 5)).await?;
+        taken.push(began.elapsed());
+    }
+    Ok(taken)
+}
+
+fn lookup(i: u64) -> String {
+    format!("SELECT * FROM a WHERE product_id = {}", i * 48_611 % 1_000_000)
+}
+
+/// The three kinds of query over view A.
+pub async fn measure(url: &str, touched: &str) -> Result<()> {
+    let client = reqwest::Client::new();
+    let mut lookups = time(&client, url, 300, lookup).await?;
+    line(&format!("key lookup, {touched} touched"), &percentiles(&mut lookups), "p50 2 ms");
+    let top = "SELECT product_id, amount FROM a ORDER BY amount DESC, product_id LIMIT 10";
+    let mut tops = time(&client, url, 30, |_| top.to_owned()).await?;
+    line(&format!("top 10, {touched} touched"), &percentiles(&mut tops), "50 ms");
+    let mut sums = time(&client, url, 30, |_| "SELECT sum(amount), sum(orders) FROM a".to_owned()).await?;
+    line(&format!("sum, {touched} touched"), &percentiles(&mut sums), "");
+    Ok(())
+}
+
+/// Key lookups by several clients at once.
+pub async fn throughput(url: &str) -> Result<()> {
+    let (asked, mut clients) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
+    let time = Duration::from_secs(5);
+    let began = Instant::now();
+    for client in 0..CLIENTS {
+        let (url, asked) = (url.to_owned(), asked.clone());
+        clients.spawn(async move {
+            let http = reqwest::Client::new();
+            let mut i = client * 1000;
+            while began.elapsed() < time {
+                ask(&http, &url, &lookup(i)).await?;
+                asked.fetch_add(1, Ordering::Relaxed);
+                i += 1;
+            }
+            Ok::<(), anyhow::Error>(())
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended??;
+    }
+    let rate = asked.load(Ordering::Relaxed) / time.as_secs();
+    line(&format!("key lookups by {CLIENTS} clients"), &format!("{rate} /s"), "2000 /s");
+    Ok(())
+}
+
+/// Sends one event for each of so many products.
+pub async fn touch(url: &str, products: std::ops::Range<u64>) -> Result<()> {
+    let client = reqwest::Client::new();
+    let products: Vec<u64> = products.collect();
+    for some in products.chunks(5000) {
+        let mut body = String::new();
+        for i in some {
+            writeln!(body, "{}", event(i * 7919 % 1_000_000))?;
+        }
+        send(&client, url, body).await?;
+    }
+    Ok(())
+}
+
+fn event(product: u64) -> Value {
+    json!({
+        "order_id": 1, "product_id": product, "customer_id": "c1", "store": 1, "quantity": 1, "amount": "1.00",
+        "created_at": "2026-10-30T00:00:00Z",
+    })
+}
+
+async fn send(client: &reqwest::Client, url: &str, body: String) -> Result<Value> {
+    let request = client.post(format!("{url}/v1/datasets/sales/events")).header("content-type", "application/x-ndjson");
+    let response = request.body(body).send().await?;
+    let status = response.status();
+    let body = response.json::<Value>().await?;
+    ensure!(status.is_success(), "{body}");
+    Ok(body)
+}
+
+/// From sending an event to an answer that has it in. While `load` events a second are sent as well, 0 for none.
+pub async fn freshness(url: &str, name: &str, load: u64, aim: &str) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let sent = Arc::new(AtomicU64::new(0));
+    let loading = (load > 0).then(|| {
+        let (url, stop, sent) = (url.to_owned(), stop.clone(), sent.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { feed(&url, load, &stop, &sent).await });
+        tasks
+    });
+    let client = reqwest::Client::new();
+    let mut taken = Vec::new();
+    let began = Instant::now();
+    while taken.len() < 200 && began.elapsed() < Duration::from_secs(20) {
+        let sending = Instant::now();
+        let sent = send(&client, url, event(7).to_string()).await?;
+        let body = json!({"sql": "SELECT orders FROM a WHERE product_id = 7", "min_position": sent["frontier"]});
+        let response = client.post(format!("{url}/v1/sql")).json(&body).send().await?;
+        ensure!(response.status().is_success(), "{}", response.text().await?);
+        response.bytes().await?;
+        taken.push(sending.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let time = began.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    if let Some(mut loading) = loading {
+        while let Some(ended) = loading.join_next().await {
+            ended??;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "for people to read")]
+        let rate = sent.load(Ordering::Relaxed) as f64 / time.as_secs_f64();
+        line(&format!("  load during the next line"), &format!("{rate:.0} events/s"), "");
+    }
+    line(name, &percentiles(&mut taken), aim);
+    Ok(())
+}
+
+/// Sends events over HTTP at a rate, as well as one client can.
+async fn feed(url: &str, rate: u64, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+    let client = reqwest::Client::new();
+    let mut sales = crate::workload::Sales::new(9, 1 << 40, 1_000_000);
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    let each = usize::try_from(rate / 20)?;
+    while !stop.load(Ordering::Relaxed) {
+        tick.tick().await;
+        let events: Vec<Vec<u8>> = sales.by_ref().take(each).collect();
+        send(&client, url, String::from_utf8(events.join(&b'\n'))?).await?;
+        sent.fetch_add(each as u64, Ordering::Relaxed);
+    }
+    Ok(())
+}
