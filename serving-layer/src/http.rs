@@ -8,6 +8,7 @@ use axum::{
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
+    serve::ListenerExt,
 };
 use common::{catalog::Catalog, log::Log, operate::BatchLayer, supervisor::Supervisor};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
@@ -121,6 +122,10 @@ pub fn serve(listener: tokio::net::TcpListener, router: Router, supervisor: &Sup
     let cancelled = supervisor.cancelled();
     supervisor.spawn("http server", async move {
         let stop = cancelled.clone();
+        // An answer is written at once: it must not wait for company.
+        let listener = listener.tap_io(|socket| {
+            let _ = socket.set_nodelay(true);
+        });
         let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
         tokio::select! {
             served = serving => served,

@@ -22,7 +22,11 @@ fn numbered(numbers: std::ops::Range<usize>) -> Vec<NewRecord> {
 }
 
 /// Reads until every partition has come to `end`; everything must be in order and without a hole.
-async fn read_to(reader: &mut Box<dyn Reader>, from: &Frontier, end: &Frontier) -> Result<Vec<(Partition, Read)>, Error> {
+async fn read_to(
+    reader: &mut Box<dyn Reader>,
+    from: &Frontier,
+    end: &Frontier,
+) -> Result<Vec<(Partition, Read)>, Error> {
     let mut at = from.clone();
     let mut read = Vec::new();
     let deadline = tokio::time::Instant::now() + DEADLINE;
@@ -105,7 +109,8 @@ pub async fn appends_side_by_side(log: &Arc<dyn Log>, topic: &str) -> Result<(),
         offsets.extend(appended?.into_iter().map(|offset| (i % 2, offset)));
     }
     offsets.sort_unstable();
-    let expected: Vec<(i32, Offset)> = (0..2).flat_map(|partition| (0..500).map(move |offset| (partition, offset))).collect();
+    let expected: Vec<(i32, Offset)> =
+        (0..2).flat_map(|partition| (0..500).map(move |offset| (partition, offset))).collect();
     assert_eq!(offsets, expected);
     let end = log.bounds(topic).await?.end;
     let read = read_to(&mut log.reader(topic, &Frontier::default()).await?, &Frontier::default(), &end).await?;
@@ -125,7 +130,11 @@ pub async fn what_is_not_there(log: &Arc<dyn Log>, topic: &str) -> Result<(), Er
 }
 
 /// A gap at the end is passed over, and one in the middle too. `gap` makes one in partition 0.
-pub async fn gaps_are_passed<F: Future<Output = ()>>(log: &Arc<dyn Log>, topic: &str, gap: impl Fn() -> F) -> Result<(), Error> {
+pub async fn gaps_are_passed<F: Future<Output = ()>>(
+    log: &Arc<dyn Log>,
+    topic: &str,
+    gap: impl Fn() -> F,
+) -> Result<(), Error> {
     log.ensure_topic(topic, 1).await?;
     log.append(topic, 0, numbered(0..2)).await?;
     let mut reader = log.reader(topic, &Frontier::default()).await?;

@@ -12,6 +12,7 @@ use common::values::{output, sql_type_name};
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef, ipc::writer::StreamWriter},
     error::DataFusionError,
+    physical_plan::SendableRecordBatchStream,
 };
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
@@ -69,24 +70,22 @@ impl Format {
     }
 }
 
+/// Parts of a body are sent once they have about so many bytes; a smaller answer is sent whole.
+const PART_BYTES: usize = 64 << 10;
+
 /// The response of an answer.
 pub(super) async fn respond(answer: Answer, format: Format) -> Result<Response, Problem> {
-    let Answer { mut rows, stamp } = answer;
-    let schema = rows.schema();
-    // Up to the first batch with rows an error is still an answer of its own.
-    let mut first = None;
-    while let Some(batch) = rows.next().await {
-        let batch = batch.map_err(|error| Problem::from(engine::Error::Execution(error)))?;
-        if batch.num_rows() > 0 {
-            first = Some(batch);
-            break;
-        }
-    }
+    let Answer { rows, stamp } = answer;
     let stamp = serde_json::to_value(&stamp).unwrap_or_default();
     let header_value = HeaderValue::from_str(&stamp.to_string());
-    let batches = stream::iter(first.map(Ok)).chain(rows);
-    let writer = Writer { format, schema, stamp, begun: false, arrow: None };
-    let mut response = Body::from_stream(body(writer, batches)).into_response();
+    let mut body = Parts { writer: Writer::new(format, rows.schema(), stamp), rows, text: Vec::new(), ended: false };
+    // Up to the first part an error is still an answer of its own.
+    let first = body.next().await.map_err(|error| Problem::from(engine::Error::Execution(error)))?;
+    let body = match body.ended {
+        true => Body::from(first),
+        false => Body::from_stream(stream::iter([Ok(first)]).chain(body.rest())),
+    };
+    let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     if let (true, Ok(value)) = (format != Format::Json, header_value) {
         response.headers_mut().insert(STAMP, value);
@@ -94,102 +93,120 @@ pub(super) async fn respond(answer: Answer, format: Format) -> Result<Response, 
     Ok(response)
 }
 
-/// The body's parts: a head, a part a batch, and a foot only if all went well.
-fn body(
+/// A body in parts: its foot is written only if all went well.
+struct Parts {
     writer: Writer,
-    batches: impl Stream<Item = Result<RecordBatch, DataFusionError>> + Send + 'static,
-) -> impl Stream<Item = Result<Bytes, DataFusionError>> + Send + 'static {
-    enum At<S> {
-        Head(Writer, S),
-        Rows(Writer, S),
-        End,
-    }
-    let batches: SendableBatches = Box::pin(batches);
-    stream::unfold(At::Head(writer, batches), |at| async move {
-        match at {
-            At::Head(mut writer, batches) => Some((writer.head(), At::Rows(writer, batches))),
-            At::Rows(mut writer, mut batches) => match batches.next().await {
-                Some(Ok(batch)) => match writer.rows(&batch) {
-                    Ok(bytes) => Some((Ok(bytes), At::Rows(writer, batches))),
-                    Err(error) => Some((Err(error), At::End)),
-                },
-                Some(Err(error)) => {
-                    tracing::warn!("an answer broke off: {error}");
-                    Some((Err(error), At::End))
-                }
-                None => Some((writer.foot(), At::End)),
-            },
-            At::End => None,
-        }
-    })
+    rows: SendableRecordBatchStream,
+    text: Vec<u8>,
+    ended: bool,
 }
 
-type SendableBatches = std::pin::Pin<Box<dyn Stream<Item = Result<RecordBatch, DataFusionError>> + Send>>;
+impl Parts {
+    /// The next part.
+    async fn next(&mut self) -> Result<Bytes, DataFusionError> {
+        while self.text.len() < PART_BYTES {
+            match self.rows.next().await {
+                Some(batch) => self.writer.rows(&batch?, &mut self.text)?,
+                None => {
+                    self.writer.foot(&mut self.text)?;
+                    self.ended = true;
+                    break;
+                }
+            }
+        }
+        Ok(std::mem::take(&mut self.text).into())
+    }
+
+    /// The parts that follow.
+    fn rest(self) -> impl Stream<Item = Result<Bytes, DataFusionError>> + Send + 'static {
+        stream::unfold(Some(self), |parts| async move {
+            let mut parts = parts.filter(|parts| !parts.ended)?;
+            match parts.next().await {
+                Ok(part) => Some((Ok(part), Some(parts))),
+                Err(error) => {
+                    tracing::warn!("an answer broke off: {error}");
+                    Some((Err(error), None))
+                }
+            }
+        })
+    }
+}
 
 struct Writer {
     format: Format,
     schema: SchemaRef,
     stamp: Value,
+    /// Whether the head has been written.
     begun: bool,
+    /// Whether there has been a row.
+    any: bool,
     arrow: Option<StreamWriter<Vec<u8>>>,
 }
 
 impl Writer {
-    fn head(&mut self) -> Result<Bytes, DataFusionError> {
-        match self.format {
-            Format::Json => Ok(format!("{{\"columns\":{},\"rows\":[", columns(&self.schema)).into()),
-            Format::Ndjson => Ok(Bytes::new()),
-            Format::Csv => {
-                let mut text = Vec::new();
-                output::write_csv(&RecordBatch::new_empty(self.schema.clone()), true, &mut text)?;
-                Ok(text.into())
-            }
-            Format::Arrow => {
-                let mut writer = StreamWriter::try_new(Vec::new(), &self.schema)?;
-                let bytes = std::mem::take(writer.get_mut());
-                self.arrow = Some(writer);
-                Ok(bytes.into())
-            }
-        }
+    fn new(format: Format, schema: SchemaRef, stamp: Value) -> Self {
+        Self { format, schema, stamp, begun: false, any: false, arrow: None }
     }
 
-    fn rows(&mut self, batch: &RecordBatch) -> Result<Bytes, DataFusionError> {
-        if batch.num_rows() == 0 {
-            return Ok(Bytes::new());
+    fn head(&mut self, text: &mut Vec<u8>) -> Result<(), DataFusionError> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
         }
-        let mut text = Vec::new();
         match self.format {
             Format::Json => {
-                if std::mem::replace(&mut self.begun, true) {
+                text.extend_from_slice(format!("{{\"columns\":{},\"rows\":[", columns(&self.schema)).as_bytes())
+            }
+            Format::Ndjson => {}
+            Format::Csv => output::write_csv(&RecordBatch::new_empty(self.schema.clone()), true, text)?,
+            Format::Arrow => {
+                let mut writer = StreamWriter::try_new(Vec::new(), &self.schema)?;
+                text.append(writer.get_mut());
+                self.arrow = Some(writer);
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, batch: &RecordBatch, text: &mut Vec<u8>) -> Result<(), DataFusionError> {
+        self.head(text)?;
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        match self.format {
+            Format::Json => {
+                if std::mem::replace(&mut self.any, true) {
                     text.push(b',');
                 }
-                output::write_rows(batch, &mut text, b",")?;
+                output::write_rows(batch, text, b",")?;
             }
             Format::Ndjson => {
-                output::write_rows(batch, &mut text, b"\n")?;
+                output::write_rows(batch, text, b"\n")?;
                 text.push(b'\n');
             }
-            Format::Csv => output::write_csv(batch, false, &mut text)?,
+            Format::Csv => output::write_csv(batch, false, text)?,
             Format::Arrow => {
                 if let Some(writer) = &mut self.arrow {
                     writer.write(batch)?;
-                    text = std::mem::take(writer.get_mut());
+                    text.append(writer.get_mut());
                 }
             }
         }
-        Ok(text.into())
+        Ok(())
     }
 
-    fn foot(&mut self) -> Result<Bytes, DataFusionError> {
+    fn foot(&mut self, text: &mut Vec<u8>) -> Result<(), DataFusionError> {
+        self.head(text)?;
         match self.format {
-            Format::Json => Ok(format!("],\"stamp\":{}}}\n", self.stamp).into()),
-            Format::Ndjson | Format::Csv => Ok(Bytes::new()),
+            Format::Json => text.extend_from_slice(format!("],\"stamp\":{}}}\n", self.stamp).as_bytes()),
+            Format::Ndjson | Format::Csv => {}
             Format::Arrow => {
-                let Some(mut writer) = self.arrow.take() else { return Ok(Bytes::new()) };
-                writer.finish()?;
-                Ok(std::mem::take(writer.get_mut()).into())
+                if let Some(mut writer) = self.arrow.take() {
+                    writer.finish()?;
+                    text.append(writer.get_mut());
+                }
             }
         }
+        Ok(())
     }
 }
 

@@ -93,7 +93,10 @@ impl KafkaReader {
             stop: stop.clone(),
         };
         let failed = |error: std::io::Error| KafkaError::ClientCreation(error.to_string());
-        std::thread::Builder::new().name("kafka-reader".to_owned()).spawn(move || taking.run(&sender)).map_err(failed)?;
+        std::thread::Builder::new()
+            .name("kafka-reader".to_owned())
+            .spawn(move || taking.run(&sender))
+            .map_err(failed)?;
         let looking = Looking {
             topic: topic.to_owned(),
             partitions: Partition::try_from(bounds.end.iter().count()).unwrap_or(Partition::MAX),
@@ -290,7 +293,10 @@ impl Taking {
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
         );
-        let gone = matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition));
+        let gone = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition)
+        );
         if !out_of_range && !gone {
             tracing::debug!(topic = self.topic, "kafka reader: {error}");
             return None;
@@ -301,7 +307,8 @@ impl Taking {
         let from: Frontier = self.at.iter().map(|(&partition, &at)| (partition, at)).collect();
         let partitions = Partition::try_from(self.at.len()).unwrap_or(Partition::MAX);
         let bounds = query_bounds(&self.asking, &self.topic, partitions).unwrap_or_default();
-        let unavailable = || Error::Unavailable { action: format!("read topic `{}`", self.topic), source: Box::new(error.clone()) };
+        let unavailable =
+            || Error::Unavailable { action: format!("read topic `{}`", self.topic), source: Box::new(error.clone()) };
         Some(check(&self.topic, &from, &bounds).err().unwrap_or_else(unavailable))
     }
 }
