@@ -1,31 +1,29 @@
 //! From the log to the master dataset, exactly once.
 //!
 //! A batch starts exactly at the frontier of the snapshot that it is committed against, and nothing refreshes that
-//! snapshot in between. After any error the appender begins again from what the tables say: a commit that failed may be
-//! durable all the same, so nothing is ever sent again blindly.
+//! snapshot in between. A commit that failed may be durable all the same, so after any error the tables are read again:
+//! where they stand still the same files are committed again, where they have moved the batch is dropped and the
+//! appender goes on from there. Nothing is ever sent again blindly.
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use common::{
     catalog::Dataset,
-    fault::chain,
-    log::{self, Chunk},
+    fault::{Domain, Fault},
+    log::{self, Chunk, Reader},
     master::{self, Version},
-    position::{Frontier, Partition},
+    position::{Frontier, Offset, Partition},
     storage::{
         self,
         table::{Snapshot, Table},
     },
     values::{Decoded, Decoder},
 };
+use datafusion::arrow::datatypes::Schema;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Context, metrics::Metrics};
+use crate::{Context, metrics::Metrics, retry::Retry};
 
 mod batch;
 mod commit;
@@ -34,7 +32,6 @@ use batch::Batch;
 
 const POLL_RECORDS: usize = 131_072;
 const POLL_WAIT: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// The appender of one dataset.
 pub(crate) struct Appender {
@@ -49,8 +46,26 @@ enum Error {
     Log(#[from] log::Error),
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    #[error("table `{table}` was at {from} and is at {to}: another appender is at work on it")]
+    Moved { table: String, from: Frontier, to: Frontier },
+    #[error(
+        "the log gave partition {partition} from {from} to {next} where {at} was due: nothing of it was archived, and the \
+         log is read again from the master's frontier"
+    )]
+    OutOfOrder { partition: Partition, from: Offset, next: Offset, at: Offset },
     #[error("the task that {what} died")]
     Died { what: &'static str, source: tokio::task::JoinError },
+}
+
+impl Fault for Error {
+    fn domain(&self) -> Domain {
+        match self {
+            Self::Log(error) => error.domain(),
+            Self::Storage(error) => error.domain(),
+            Self::Moved { .. } => Domain::External,
+            Self::OutOfOrder { .. } | Self::Died { .. } => Domain::Internal,
+        }
+    }
 }
 
 /// A table, the snapshot that the next commit is made against, and what its transactions say there.
@@ -68,6 +83,15 @@ struct Places {
     dead_letters: Place,
 }
 
+/// A commit under way.
+type Committing = JoinHandle<Result<Places, Error>>;
+
+/// Where the tables stand, or the one commit under way that will say so while the next batch is read.
+struct At {
+    places: Option<Places>,
+    committing: Option<Committing>,
+}
+
 impl Appender {
     pub(crate) fn new(context: Arc<Context>, dataset: Arc<Dataset>, metrics: Metrics) -> Self {
         Self { context, dataset, metrics }
@@ -76,84 +100,94 @@ impl Appender {
     /// Archives until it is told to stop; then archives what it has and ends.
     pub(crate) async fn run(self) -> Result<(), Infallible> {
         let cancelled = self.context.supervisor.cancelled();
-        let mut backoff = Duration::from_millis(100);
+        let mut retry = Retry::new(cancelled.clone());
         loop {
-            let began = Instant::now();
-            let Err(error) = self.session(&cancelled).await else { return Ok(()) };
-            if began.elapsed() > BACKOFF_MAX {
-                backoff = Duration::from_millis(100);
-            }
+            let Err(error) = self.session(&cancelled, &mut retry).await else { return Ok(()) };
             self.metrics.restarts.with_label_values(&[&self.dataset.name]).inc();
-            tracing::warn!(dataset = self.dataset.name, "appender: {}; beginning again in {backoff:?}", chain(&error));
-            tokio::select! {
-                () = cancelled.cancelled() => return Ok(()),
-                () = tokio::time::sleep(backoff) => {}
+            if error.domain() != Domain::External {
+                tracing::error!(dataset = self.dataset.name, "nothing more is archived: {error}");
+                retry.slow();
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            if !retry.after(&format!("appender of `{}`", self.dataset.name), &error).await {
+                return Ok(());
+            }
         }
     }
 
     /// From what the tables say until something goes wrong.
-    async fn session(&self, cancelled: &CancellationToken) -> Result<(), Error> {
-        let (log, topic) = (&self.context.log, &self.dataset.topic);
-        let partitions = log.ensure_topic(topic, self.dataset.partitions).await?;
-        let mut places = Some(self.places(partitions).await?);
-        let frontier = places.as_ref().map(|places| places.master.version.frontier.clone()).unwrap_or_default();
-        if let Some(places) = &places {
-            master::verify(log.as_ref(), topic, &places.master.version).await?;
-        }
-        let mut reader = log.reader(topic, &frontier).await?;
-        let mut batch = Batch::new(frontier);
-        let mut committing: Option<JoinHandle<Result<Places, Error>>> = None;
-        let settings = &self.context.settings;
-        loop {
-            let chunks = tokio::select! {
-                () = cancelled.cancelled() => break,
-                chunks = reader.poll(POLL_RECORDS, POLL_WAIT.min(settings.flush_age)) => chunks?,
-            };
-            for decoded in self.decode(chunks).await? {
-                batch.push(decoded);
-            }
-            if let Some((end, _)) = reader.end_seen() {
-                self.note_lag(&batch.end, &end);
-            }
-            // A commit that failed is known at once, not when the next one is due.
-            if committing.as_ref().is_some_and(JoinHandle::is_finished) {
-                places = Some(joined(&mut committing).await?);
-            }
-            if batch.is_due(settings) {
-                let at = match places.take() {
-                    Some(places) => places,
-                    None => joined(&mut committing).await?,
-                };
-                let full = std::mem::replace(&mut batch, Batch::new(Frontier::default()));
-                batch = Batch::new(full.end.clone());
-                committing = Some(self.commit(at, full, partitions));
-            }
-        }
-        let at = match places.take() {
-            Some(places) => places,
-            None => joined(&mut committing).await?,
+    async fn session(&self, cancelled: &CancellationToken, retry: &mut Retry) -> Result<(), Error> {
+        let (partitions, places, mut reader) = tokio::select! {
+            () = cancelled.cancelled() => return Ok(()),
+            opened = self.open() => opened?,
         };
-        if !batch.is_empty() {
-            committing = Some(self.commit(at, batch, partitions));
-            joined(&mut committing).await?;
+        let mut batch = Batch::new(places.master.version.frontier.clone());
+        let mut at = At { places: Some(places), committing: None };
+        let read = self.read(reader.as_mut(), &mut batch, &mut at, partitions, cancelled, retry).await;
+        // What is being committed ends before anything else is tried, whatever happened meanwhile.
+        let settled = at.settle().await;
+        read?;
+        settled?;
+        if let Some(places) = at.places.take().filter(|_| !batch.is_empty()) {
+            at.committing = Some(self.commit(places, batch, partitions));
+            at.settle().await?;
         }
         Ok(())
     }
 
-    async fn places(&self, partitions: Partition) -> Result<Places, Error> {
+    /// Opens the tables, makes sure that the log still holds what was archived, and opens it where the master ends.
+    async fn open(&self) -> Result<(Partition, Places, Box<dyn Reader>), Error> {
+        let (log, topic) = (&self.context.log, &self.dataset.topic);
+        let partitions = log.ensure_topic(topic, self.dataset.partitions).await?;
         let (storage, name) = (&self.context.storage, &self.dataset.name);
-        let open = async |table: Table, schema: &datafusion::arrow::datatypes::Schema| -> Result<Place, Error> {
+        let open = async |table: Table, schema: &Schema| -> Result<Place, storage::Error> {
             table.ensure(schema).await?;
-            let snapshot = table.load(None).await?;
-            let version = Version::of(&table, &snapshot, name, partitions).await?;
-            Ok(Place { table, snapshot, version })
+            Place::load(table, name, partitions).await
         };
-        Ok(Places {
+        let places = Places {
             master: open(master::table(storage, name)?, &self.dataset.schema).await?,
             dead_letters: open(master::dead_letters(storage, name)?, &master::dead_letters_schema()).await?,
-        })
+        };
+        master::verify(log.as_ref(), topic, &places.master.version).await?;
+        let reader = log.reader(topic, &places.master.version.frontier).await?;
+        Ok((partitions, places, reader))
+    }
+
+    /// Reads batch after batch, each while the one before is committed, until it is told to stop.
+    async fn read(
+        &self,
+        reader: &mut dyn Reader,
+        batch: &mut Batch,
+        at: &mut At,
+        partitions: Partition,
+        cancelled: &CancellationToken,
+        retry: &mut Retry,
+    ) -> Result<(), Error> {
+        let settings = &self.context.settings;
+        let mut archived = batch.end.clone();
+        loop {
+            let chunks = tokio::select! {
+                () = cancelled.cancelled() => return Ok(()),
+                chunks = reader.poll(POLL_RECORDS, POLL_WAIT.min(settings.flush_age)) => chunks?,
+            };
+            for decoded in self.decode(chunks).await? {
+                batch.push(decoded)?;
+            }
+            let is_due = batch.is_due(settings);
+            // A commit that failed is known at once, not when the next one is due.
+            if (is_due || at.is_settled()) && at.settle().await? {
+                retry.reset();
+            }
+            if let Some(places) = &at.places {
+                archived.clone_from(&places.master.version.frontier);
+            }
+            if let Some(places) = at.places.take_if(|_| is_due) {
+                let next = Batch::new(batch.end.clone());
+                at.committing = Some(self.commit(places, std::mem::replace(batch, next), partitions));
+            }
+            if let Some((end, _)) = reader.end_seen() {
+                self.note_lag(&archived, &end);
+            }
+        }
     }
 
     /// Decodes chunks side by side, in order.
@@ -175,7 +209,7 @@ impl Appender {
         Ok(decoded)
     }
 
-    fn commit(&self, at: Places, batch: Batch, partitions: Partition) -> JoinHandle<Result<Places, Error>> {
+    fn commit(&self, places: Places, batch: Batch, partitions: Partition) -> Committing {
         let commit = commit::Commit {
             context: self.context.clone(),
             dataset: self.dataset.clone(),
@@ -184,18 +218,34 @@ impl Appender {
         };
         // Not under the supervisor: its outcome is waited for, and a stop must let it end.
         #[allow(clippy::disallowed_methods, reason = "the handle is kept and awaited by the appender")]
-        tokio::spawn(async move { commit.run(at, batch).await })
+        tokio::spawn(async move { commit.run(places, batch).await })
     }
 
-    fn note_lag(&self, at: &Frontier, end: &Frontier) {
-        let behind: i64 = end.iter().map(|(partition, end)| (end - at.get(partition)).max(0)).sum();
+    fn note_lag(&self, archived: &Frontier, end: &Frontier) {
+        let behind: i64 = end.iter().map(|(partition, end)| (end - archived.get(partition)).max(0)).sum();
         self.metrics.unarchived.with_label_values(&[&self.dataset.name]).set(behind);
     }
 }
 
-async fn joined(committing: &mut Option<JoinHandle<Result<Places, Error>>>) -> Result<Places, Error> {
-    match committing.take() {
-        Some(handle) => handle.await.map_err(|source| Error::Died { what: "commits", source })?,
-        None => Err(Error::Log(log::Error::Corrupt("the appender lost its place".to_owned()))),
+impl Place {
+    async fn load(table: Table, dataset: &str, partitions: Partition) -> Result<Self, storage::Error> {
+        let snapshot = table.load(None).await?;
+        let version = Version::of(&table, &snapshot, dataset, partitions).await?;
+        Ok(Self { table, snapshot, version })
+    }
+}
+
+impl At {
+    /// Whether a commit has ended and its outcome has not been looked at.
+    fn is_settled(&self) -> bool {
+        self.committing.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Waits for the commit under way. Whether there was one.
+    async fn settle(&mut self) -> Result<bool, Error> {
+        let Some(handle) = self.committing.take() else { return Ok(false) };
+        let places = handle.await.map_err(|source| Error::Died { what: "commits", source })??;
+        self.places = Some(places);
+        Ok(true)
     }
 }

@@ -22,6 +22,7 @@ mod maintenance;
 pub mod metrics;
 mod pinned;
 mod recompute;
+mod retry;
 mod scheduler;
 
 /// What the batch layer is started with.

@@ -12,8 +12,7 @@ pub const COMMITS: &str = "lamina_batch_commits_total";
 pub const COMMIT_SECONDS: &str = "lamina_batch_commit_seconds";
 /// Times that an appender began again after an error.
 pub const RESTARTS: &str = "lamina_batch_appender_restarts_total";
-/// Offsets between the log's start and the master's frontier: the margin before unarchived events expire is measured
-/// from the other end.
+/// Offsets of the log above the master's frontier: what is not archived yet.
 pub const UNARCHIVED: &str = "lamina_batch_unarchived_offsets";
 /// Recomputes by view and outcome.
 pub const RECOMPUTES: &str = "lamina_batch_recomputes_total";

@@ -10,6 +10,7 @@ use common::{
 };
 use datafusion::arrow::record_batch::RecordBatch;
 
+use super::Error;
 use crate::Settings;
 
 /// Events from one frontier to another.
@@ -42,14 +43,24 @@ impl Batch {
         }
     }
 
-    /// Adds what follows.
-    pub(super) fn push(&mut self, (chunk, decoded): (Chunk, Decoded)) {
-        debug_assert_eq!(chunk.from, self.end.get(chunk.partition), "chunks follow one another");
-        self.end.advance(chunk.partition, chunk.next);
-        if chunk.is_empty() {
-            return;
+    /// Adds what follows. A chunk that does not follow is refused: a log that gives records twice, or leaves some out,
+    /// must not reach the master dataset.
+    pub(super) fn push(&mut self, (chunk, decoded): (Chunk, Decoded)) -> Result<(), Error> {
+        let at = self.end.get(chunk.partition);
+        if chunk.from != at || chunk.next < at {
+            let Chunk { partition, from, next, .. } = chunk;
+            return Err(Error::OutOfOrder { partition, from, next, at });
         }
+        if chunk.next == at {
+            return Ok(());
+        }
+        // A gap is archived like a record: where the log forgets what is below it, a frontier left behind there would
+        // look like lost events.
         self.began.get_or_insert_with(Instant::now);
+        self.end.set(chunk.partition, chunk.next);
+        if chunk.is_empty() {
+            return Ok(());
+        }
         self.records += chunk.len();
         self.bytes += chunk.bytes.len();
         let i = chunk.len() - 1;
@@ -60,11 +71,12 @@ impl Batch {
             self.rows.entry(chunk.partition).or_default().push(decoded.rows);
         }
         self.dead.extend(decoded.dead);
+        Ok(())
     }
 
-    /// Whether it has no record.
+    /// Whether it ends where it starts.
     pub(super) fn is_empty(&self) -> bool {
-        self.records == 0
+        self.began.is_none()
     }
 
     /// Whether it should be committed.

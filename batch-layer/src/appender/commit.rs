@@ -1,11 +1,14 @@
 //! One batch into the tables: dead letters first, then files and frontier of the master together.
+//!
+//! Until it is told to stop, a commit tries for ever: with the same files, and only while the table stands where the
+//! batch begins.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use common::{
     catalog::Dataset,
-    master::{dead_letters_schema, last_fingerprint_id, last_offset_id, position_id, rows_id},
+    master::{Version, dead_letters_schema, last_fingerprint_id, last_offset_id, position_id, rows_id},
     position::{Frontier, Partition},
     storage::{
         self,
@@ -21,7 +24,7 @@ use datafusion::arrow::{
 };
 
 use super::{Batch, Error, Place, Places};
-use crate::{Context, metrics::Metrics};
+use crate::{Context, metrics::Metrics, retry::Retry};
 
 /// A data file of the master is ended at about this size.
 const FILE_BYTES: usize = 128 << 20;
@@ -84,13 +87,54 @@ impl Commit {
             .collect()
     }
 
+    /// Commits the files, and says where the table stands then.
     async fn commit(&self, at: &mut Place, files: Vec<DataFile>, txns: BTreeMap<String, i64>) -> Result<(), Error> {
-        let now_ms = self.context.clock.now_ms();
-        at.snapshot = at.table.commit(&at.snapshot, &files, Vec::new(), &txns, now_ms).await?;
-        let change = Change { added: files, removed: Vec::new(), txns, timestamp_ms: Some(now_ms) };
-        at.version.apply(&self.dataset.name, self.partitions, &change);
-        at.version.version = at.snapshot.version();
-        Ok(())
+        let change = Change { added: files, removed: Vec::new(), txns, timestamp_ms: None };
+        let mut after = at.version.clone();
+        after.apply(&self.dataset.name, self.partitions, &change);
+        let mut retry = self.retry();
+        loop {
+            let now_ms = self.context.clock.now_ms();
+            let committed = at.table.commit(&at.snapshot, &change.added, Vec::new(), &change.txns, now_ms).await;
+            let failure = match committed {
+                Ok(snapshot) => {
+                    after.version = snapshot.version();
+                    *at = Place { table: at.table.clone(), snapshot, version: after };
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            // The commit may be durable all the same: only the table knows.
+            let found = self.reload(at, &mut retry).await?;
+            if stands_alike(&found.version, &after) {
+                *at = found;
+                return Ok(());
+            }
+            if !stands_alike(&found.version, &at.version) {
+                let (from, to) = (at.version.frontier.clone(), found.version.frontier);
+                return Err(Error::Moved { table: at.table.path().to_owned(), from, to });
+            }
+            *at = found;
+            if !retry.after(&format!("commit to `{}`", at.table.path()), &failure).await {
+                return Err(failure.into());
+            }
+        }
+    }
+
+    async fn reload(&self, at: &Place, retry: &mut Retry) -> Result<Place, Error> {
+        loop {
+            let failure = match Place::load(at.table.clone(), &self.dataset.name, self.partitions).await {
+                Ok(found) => return Ok(found),
+                Err(failure) => failure,
+            };
+            if !retry.after(&format!("look at `{}` after a commit that failed", at.table.path()), &failure).await {
+                return Err(failure.into());
+            }
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        Retry::new(self.context.supervisor.cancelled())
     }
 
     /// Encodes rows and stores the files, which no commit names yet.
@@ -105,11 +149,22 @@ impl Commit {
         let encoded = encoding.await.map_err(|source| Error::Died { what: "encodes", source })??;
         let mut files = Vec::with_capacity(encoded.len());
         for (bytes, file) in encoded {
-            table.put(&file.path, bytes).await?;
+            let mut retry = self.retry();
+            // The same bytes under the same name: written twice they are what they were.
+            while let Err(failure) = table.put(&file.path, bytes.clone()).await {
+                if !retry.after(&format!("write to `{}`", table.path()), &failure).await {
+                    return Err(failure.into());
+                }
+            }
             files.push(file);
         }
         Ok(files)
     }
+}
+
+/// Whether a table's transactions say the same: then its rows are the same, as a batch's rows follow from its ends.
+fn stands_alike(one: &Version, other: &Version) -> bool {
+    one.frontier == other.frontier && one.rows == other.rows && one.last == other.last
 }
 
 fn encode(rows: &[RecordBatch], schema: &SchemaRef, layout: Layout) -> Result<Vec<(Bytes, DataFile)>, storage::Error> {
