@@ -4,10 +4,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{Request, State},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
+    serve::ListenerExt,
 };
 use common::{catalog::Catalog, log::Log, operate::BatchLayer, supervisor::Supervisor};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
@@ -16,9 +17,13 @@ use crate::engine::Engine;
 
 mod answer;
 mod datasets;
+mod described;
+mod dto;
 mod events;
+mod extract;
 mod health;
 mod jobs;
+mod negotiate;
 mod openapi;
 mod page;
 pub mod problem;
@@ -27,7 +32,7 @@ mod views;
 
 /// Requests, by route and status.
 pub const REQUESTS: &str = "lamina_serving_http_requests_total";
-/// Time until an answer's head is sent, in seconds, by route.
+/// Time until an answer's head is sent, in seconds, by route and status.
 pub const REQUEST_SECONDS: &str = "lamina_serving_http_request_seconds";
 
 /// How long requests may go on once the server has been told to stop.
@@ -61,7 +66,7 @@ impl Metrics {
         let requests = IntCounterVec::new(Opts::new(REQUESTS, "Requests by route and status"), &["route", "status"])?;
         let buckets = prometheus::exponential_buckets(0.0005, 2.0, 16)?;
         let options = HistogramOpts::new(REQUEST_SECONDS, "Time until an answer begins").buckets(buckets);
-        let seconds = HistogramVec::new(options, &["route"])?;
+        let seconds = HistogramVec::new(options, &["route", "status"])?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         Ok(Self { requests, seconds })
@@ -71,7 +76,6 @@ impl Metrics {
 /// All routes.
 pub fn router(context: Context) -> Result<Router, prometheus::Error> {
     let metrics = Metrics::new(&context.registry)?;
-    let body_limit = DefaultBodyLimit::max(context.body_bytes_max);
     let routes = Router::new()
         .route("/", get(page::page))
         .route("/v1/sql", post(query::sql))
@@ -91,7 +95,6 @@ pub fn router(context: Context) -> Result<Router, prometheus::Error> {
         .route("/metrics", get(health::metrics))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
-        .layer(body_limit)
         .layer(middleware::from_fn_with_state(metrics, observe))
         .with_state(context);
     Ok(routes)
@@ -106,8 +109,10 @@ async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -
         Ok(response) => response,
         Err(_) => problem::panicked(),
     };
-    metrics.seconds.with_label_values(&[&route]).observe(began.elapsed().as_secs_f64());
-    metrics.requests.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
+    let status = response.status();
+    let labels = [route.as_str(), status.as_str()];
+    metrics.seconds.with_label_values(&labels).observe(began.elapsed().as_secs_f64());
+    metrics.requests.with_label_values(&labels).inc();
     response
 }
 
@@ -121,6 +126,12 @@ pub fn serve(listener: tokio::net::TcpListener, router: Router, supervisor: &Sup
     let cancelled = supervisor.cancelled();
     supervisor.spawn("http server", async move {
         let stop = cancelled.clone();
+        // What is written goes out at once, however small: answers are sent in parts.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!("could not set TCP_NODELAY: {error}");
+            }
+        });
         let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
         tokio::select! {
             served = serving => served,

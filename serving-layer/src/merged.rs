@@ -139,7 +139,7 @@ impl Merge<'_> {
         columns.sort_unstable();
         columns.dedup();
         let merged = match &self.at.version.published {
-            Some(published) if !published.files.is_empty() && !keys.is_empty() && !self.is_one_group(&touched)? => {
+            Some(published) if !published.files.is_empty() && !keys.is_empty() && !self.is_one_group(&touched) => {
                 let limit = limit.filter(|_| touched.num_rows() == 0 && !self.view.fold.has_having());
                 let batch = self.batch(&published.files, &columns, limit)?;
                 if touched.num_rows() == 0 { batch } else { self.substituted(batch, &touched, &columns)? }
@@ -184,16 +184,18 @@ impl Merge<'_> {
     }
 
     /// Whether the filters name one group, all keys of it, and that group is touched: then no batch row is of interest.
-    fn is_one_group(&self, touched: &RecordBatch) -> Result<bool> {
-        if touched.num_rows() != 1 {
-            return Ok(false);
-        }
+    fn is_one_group(&self, touched: &RecordBatch) -> bool {
+        touched.num_rows() == 1 && self.is_pinned()
+    }
+
+    /// Whether the filters name one group: a value for each key.
+    fn is_pinned(&self) -> bool {
         let fold = &self.view.fold;
         let pinned = |place: &usize| {
             let name = fold.finished().field(*place).name();
             self.filters.iter().filter_map(equality).any(|(column, values)| column == *name && values.len() == 1)
         };
-        Ok(fold.keys().iter().all(pinned))
+        fold.keys().iter().all(pinned)
     }
 
     /// The batch view's finished rows.
@@ -218,7 +220,8 @@ impl Merge<'_> {
             predicate,
             exact: false,
             limit,
-            partitions: self.state.config().target_partitions(),
+            // One group is a page or two: handing those around between threads would cost more than reading them.
+            partitions: if self.is_pinned() { 1 } else { self.state.config().target_partitions() },
         }
         .plan(&self.context.runtime_env())
     }

@@ -143,7 +143,7 @@ pub async fn freshness(url: &str, name: &str, load: u64, aim: &str) -> Result<()
         }
         #[allow(clippy::cast_precision_loss, reason = "for people to read")]
         let rate = sent.load(Ordering::Relaxed) as f64 / time.as_secs_f64();
-        line(&format!("  load during the next line"), &format!("{rate:.0} events/s"), "");
+        line("  load during the next line", &format!("{rate:.0} events/s"), "");
     }
     line(name, &percentiles(&mut taken), aim);
     Ok(())

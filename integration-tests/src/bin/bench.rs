@@ -4,7 +4,10 @@
 use anyhow::Result;
 use clap::Parser;
 use integration_tests::{
-    bench::{catalog, floors, ingest, queries, recompute, report::{heading, line, rate}},
+    bench::{
+        catalog, floors, ingest, queries, recompute,
+        report::{heading, line, rate},
+    },
     sandbox::{kafka::Kafka, process::free_port},
 };
 

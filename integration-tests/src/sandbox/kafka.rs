@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::{ClientConfig, consumer::{BaseConsumer, Consumer}};
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
+};
 
 use super::cache;
 use super::process::free_port;
@@ -51,7 +54,11 @@ impl Kafka {
             .arg(kafka.properties())
             .output()
             .context("run Java")?;
-        ensure!(formatted.status.success(), "Kafka's storage could not be formatted:\n{}", String::from_utf8_lossy(&formatted.stderr));
+        ensure!(
+            formatted.status.success(),
+            "Kafka's storage could not be formatted:\n{}",
+            String::from_utf8_lossy(&formatted.stderr)
+        );
         kafka.run()?;
         Ok(kafka)
     }
@@ -83,7 +90,8 @@ impl Kafka {
         let asking: BaseConsumer = ClientConfig::new().set("bootstrap.servers", self.brokers()).create()?;
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            if asking.fetch_metadata(None, Duration::from_secs(1)).is_ok_and(|metadata| !metadata.brokers().is_empty()) {
+            if asking.fetch_metadata(None, Duration::from_secs(1)).is_ok_and(|metadata| !metadata.brokers().is_empty())
+            {
                 return Ok(());
             }
             let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();

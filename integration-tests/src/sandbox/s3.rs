@@ -137,5 +137,6 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     let folder = this.parent().context("this binary's folder")?;
     // Test binaries stand one folder deeper.
     let found = [folder.join(name), folder.join("..").join(name)].into_iter().find(|path| path.exists());
-    found.with_context(|| format!("there is no `{name}` beside this binary: run `cargo build --workspace --bins` first"))
+    found
+        .with_context(|| format!("there is no `{name}` beside this binary: run `cargo build --workspace --bins` first"))
 }

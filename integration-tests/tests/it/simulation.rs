@@ -209,7 +209,8 @@ impl Simulation {
         at.clone_from(follower.at());
         let dead = master::Follower::open_dead_letters(&self.storage, dataset, 3).await.unwrap();
         assert_eq!(at.rows_in_files(), at.rows);
-        assert_eq!((at.rows as usize, dead.at().rows as usize), (oracle.usable, oracle.dead));
+        let count = |rows: i64| usize::try_from(rows).unwrap();
+        assert_eq!((count(at.rows), count(dead.at().rows)), (oracle.usable, oracle.dead));
         assert_eq!(dead.at().rows_in_files(), dead.at().rows);
     }
 }

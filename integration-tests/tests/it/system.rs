@@ -127,7 +127,9 @@ async fn send(shared: Arc<Shared>) {
     while !shared.stopped() {
         let events: Vec<Vec<u8>> = sales.by_ref().take(20).collect();
         let body = events.join(&b'\n');
-        let request = client.post(format!("{}/v1/datasets/sales/events", shared.url)).header("content-type", "application/x-ndjson");
+        let request = client
+            .post(format!("{}/v1/datasets/sales/events", shared.url))
+            .header("content-type", "application/x-ndjson");
         if let Ok(response) = request.body(body).send().await
             && response.status().is_success()
             && let Ok(answer) = response.json::<Value>().await
@@ -228,14 +230,23 @@ async fn check(shared: &Shared, catalog: Arc<Catalog>, events: &[Event]) -> (usi
         let ordered = answer.sql.contains("ORDER BY");
         assert!(same_rows(&answer.rows, &known[&key], ordered), "{answer:?}\nexpected {:?}", known[&key]);
         if let Some((life, head)) = &last {
-            assert!(*life != answer.life || answer.head.covers(head), "time went back: {head} and then {}", answer.head);
+            assert!(
+                *life != answer.life || answer.head.covers(head),
+                "time went back: {head} and then {}",
+                answer.head
+            );
         }
         last = Some((answer.life, answer.head.clone()));
         versions.extend(answer.batch_version);
     }
     println!(
         "{} answers over {} batch versions, {} distinct, {} unavailable, {} events of which {} dead",
-        answers.len(), versions.len(), known.len(), shared.errors.load(Ordering::Relaxed), events.len(), oracle.dead
+        answers.len(),
+        versions.len(),
+        known.len(),
+        shared.errors.load(Ordering::Relaxed),
+        events.len(),
+        oracle.dead
     );
     assert!(answers.len() > 100 && versions.len() > 3, "{} answers, {} versions", answers.len(), versions.len());
     (oracle.usable, oracle.dead)
@@ -245,7 +256,8 @@ async fn check(shared: &Shared, catalog: Arc<Catalog>, events: &[Event]) -> (usi
 fn python(script: &str, arguments: &[String]) -> String {
     let python = cache().join("python/bin/python");
     let output = std::process::Command::new(&python).arg("-c").arg(script).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("`{}`: {error}; run integration-tests/install.sh", python.display()));
+    let output =
+        output.unwrap_or_else(|error| panic!("`{}`: {error}; run integration-tests/install.sh", python.display()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -273,7 +285,8 @@ async fn archived(setup: &Setup, end: &Frontier) {
     let lamina = setup.up().await;
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let dataset: Value = reqwest::get(format!("{}/v1/datasets/sales", lamina.url)).await.unwrap().json().await.unwrap();
+        let dataset: Value =
+            reqwest::get(format!("{}/v1/datasets/sales", lamina.url)).await.unwrap().json().await.unwrap();
         let frontier: Frontier = serde_json::from_value(dataset["master"]["frontier"].clone()).unwrap();
         if frontier.covers(end) {
             break;
@@ -281,7 +294,8 @@ async fn archived(setup: &Setup, end: &Frontier) {
         assert!(Instant::now() < deadline, "archived up to {frontier} of {end}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let job = reqwest::Client::new().post(format!("{}/v1/views/by_product/recompute", lamina.url)).send().await.unwrap();
+    let job =
+        reqwest::Client::new().post(format!("{}/v1/views/by_product/recompute", lamina.url)).send().await.unwrap();
     assert!(matches!(job.status().as_u16(), 202 | 409));
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(lamina.stop().await.unwrap());
@@ -289,7 +303,11 @@ async fn archived(setup: &Setup, end: &Frontier) {
 
 fn assert_complete(found: &Value, usable: usize, dead: usize, events: usize) {
     assert_eq!(usable + dead, events);
-    assert_eq!((found["rows"].as_u64(), found["distinct"].as_u64()), (Some(usable as u64), Some(usable as u64)), "{found}");
+    assert_eq!(
+        (found["rows"].as_u64(), found["distinct"].as_u64()),
+        (Some(usable as u64), Some(usable as u64)),
+        "{found}"
+    );
     assert_eq!(found["dead"].as_u64(), Some(dead as u64), "{found}");
     assert_eq!(found["view_orders"].as_u64(), Some(usable as u64), "{found}");
 }

@@ -41,6 +41,7 @@ pub(super) fn with_tables(
     catalog.register_schema(SCHEMA, schema)?;
     let catalogs = Arc::new(MemoryCatalogProviderList::new());
     catalogs.register_catalog(CATALOG.to_owned(), catalog);
-    let state = SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(catalogs).build();
+    let mut state = base.clone();
+    state.register_catalog_list(catalogs);
     Ok(SessionContext::new_with_state(state))
 }

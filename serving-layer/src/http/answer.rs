@@ -5,69 +5,30 @@
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderValue, header},
+    response::Response,
 };
-use common::values::{output, sql_type_name};
+use common::values::output;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef, ipc::writer::StreamWriter},
     error::DataFusionError,
+    physical_plan::SendableRecordBatchStream,
 };
-use futures::{Stream, StreamExt, stream};
-use serde_json::{Value, json};
+use futures::{FutureExt, Stream, StreamExt, stream};
 
-use super::problem::Problem;
-use crate::engine::{self, Answer};
+use super::{dto, negotiate::Format, problem::Problem};
+use crate::{
+    engine::{self, Answer},
+    stamp::Stamp,
+};
 
 /// The header that carries the stamp where the body has no room for it.
 pub(super) const STAMP: &str = "lamina-stamp";
 
-/// How an answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    Json,
-    Ndjson,
-    Csv,
-    Arrow,
-}
+type Batches = std::pin::Pin<Box<dyn Stream<Item = Result<RecordBatch, DataFusionError>> + Send>>;
 
-const FORMATS: [(&str, Format); 4] = [
-    ("application/json", Format::Json),
-    ("application/x-ndjson", Format::Ndjson),
-    ("text/csv", Format::Csv),
-    ("application/vnd.apache.arrow.stream", Format::Arrow),
-];
-
-impl Format {
-    /// What the client accepts: the first of its types that there is.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let accepted: Vec<&str> =
-            headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-        if accepted.is_empty() {
-            return Ok(Self::Json);
-        }
-        let wanted =
-            accepted.iter().flat_map(|value| value.split(',')).map(|part| part.split(';').next().unwrap_or("").trim());
-        for wanted in wanted {
-            if matches!(wanted, "*/*" | "application/*") {
-                return Ok(Self::Json);
-            }
-            if let Some((_, format)) =
-                FORMATS.iter().find(|(name, _)| *name == wanted || (wanted == "text/*" && *name == "text/csv"))
-            {
-                return Ok(*format);
-            }
-        }
-        let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
-        let detail = format!("answers are not written as `{}`", accepted.join(", "));
-        Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", "no such format", detail)
-            .hint(format!("accept one of {}", known.join(", "))))
-    }
-
-    fn content_type(self) -> &'static str {
-        FORMATS.iter().find(|(_, format)| *format == self).map_or("application/json", |(name, _)| name)
-    }
-}
+/// Parts of a body are sent once they have about so many bytes; a smaller answer is sent whole.
+const PART_BYTES: usize = 64 << 10;
 
 /// The response of an answer.
 pub(super) async fn respond(answer: Answer, format: Format) -> Result<Response, Problem> {
@@ -82,120 +43,240 @@ pub(super) async fn respond(answer: Answer, format: Format) -> Result<Response, 
             break;
         }
     }
-    let stamp = serde_json::to_value(&stamp).unwrap_or_default();
-    let header_value = HeaderValue::from_str(&stamp.to_string());
-    let batches = stream::iter(first.map(Ok)).chain(rows);
-    let writer = Writer { format, schema, stamp, begun: false, arrow: None };
-    let mut response = Body::from_stream(body(writer, batches)).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-    if let (true, Ok(value)) = (format != Format::Json, header_value) {
-        response.headers_mut().insert(STAMP, value);
+    let failed = |error: DataFusionError| Problem::from(engine::Error::Execution(error));
+    let stamp = in_ascii(&stamp).map_err(|error| failed(DataFusionError::External(Box::new(error))))?;
+    let mut writer = Writer { format, schema, stamp: stamp.clone(), begun: false, arrow: None };
+    let mut begun = Vec::new();
+    writer.head(&mut begun).map_err(failed)?;
+    if let Some(batch) = &first {
+        writer.rows(batch, &mut begun).map_err(failed)?;
+    }
+    // A short answer is often over by now: then it is sent whole, with its length.
+    let next = match first {
+        Some(_) => rows.next().now_or_never(),
+        None => Some(None),
+    };
+    let body = match next {
+        Some(None) => {
+            writer.foot(&mut begun).map_err(failed)?;
+            Body::from(begun)
+        }
+        next => {
+            let batches = stream::iter(next.flatten()).chain(rows);
+            Body::from_stream(body(begun, writer, Box::pin(batches)))
+        }
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    if format != Format::Json {
+        let stamp = HeaderValue::from_str(&stamp);
+        headers.insert(STAMP, stamp.map_err(|error| failed(DataFusionError::External(Box::new(error))))?);
     }
     Ok(response)
 }
 
-/// The body's parts: a head, a part a batch, and a foot only if all went well.
-fn body(
-    writer: Writer,
-    batches: impl Stream<Item = Result<RecordBatch, DataFusionError>> + Send + 'static,
-) -> impl Stream<Item = Result<Bytes, DataFusionError>> + Send + 'static {
-    enum At<S> {
-        Head(Writer, S),
-        Rows(Writer, S),
-        End,
-    }
-    let batches: SendableBatches = Box::pin(batches);
-    stream::unfold(At::Head(writer, batches), |at| async move {
-        match at {
-            At::Head(mut writer, batches) => Some((writer.head(), At::Rows(writer, batches))),
-            At::Rows(mut writer, mut batches) => match batches.next().await {
-                Some(Ok(batch)) => match writer.rows(&batch) {
-                    Ok(bytes) => Some((Ok(bytes), At::Rows(writer, batches))),
-                    Err(error) => Some((Err(error), At::End)),
-                },
-                Some(Err(error)) => {
-                    tracing::warn!("an answer broke off: {error}");
-                    Some((Err(error), At::End))
-                }
-                None => Some((writer.foot(), At::End)),
-            },
-            At::End => None,
+/// The stamp as JSON that a header can carry.
+fn in_ascii(stamp: &Stamp) -> serde_json::Result<String> {
+    let json = serde_json::to_string(stamp)?;
+    let mut text = String::with_capacity(json.len());
+    let mut units = [0; 2];
+    for letter in json.chars() {
+        match letter.is_ascii() {
+            true => text.push(letter),
+            // Letters like these stand within strings only, where they can be written by number.
+            false => text.extend(letter.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}"))),
         }
-    })
+    }
+    Ok(text)
 }
 
-type SendableBatches = std::pin::Pin<Box<dyn Stream<Item = Result<RecordBatch, DataFusionError>> + Send>>;
+/// The body's parts: what has begun, a part a batch, and a foot only if all went well.
+fn body(
+    begun: Vec<u8>,
+    writer: Writer,
+    batches: Batches,
+) -> impl Stream<Item = Result<Bytes, DataFusionError>> + Send + 'static {
+    let rest = stream::unfold(Some((writer, batches)), |state| async move {
+        let (mut writer, mut batches) = state?;
+        let next = batches.next().await;
+        let over = next.is_none();
+        let mut text = Vec::new();
+        let written = match next {
+            Some(batch) => batch.and_then(|batch| writer.rows(&batch, &mut text)),
+            None => writer.foot(&mut text),
+        };
+        match written {
+            Ok(()) => Some((Ok(text.into()), (!over).then_some((writer, batches)))),
+            Err(error) => {
+                tracing::warn!("an answer broke off: {error}");
+                Some((Err(error), None))
+            }
+        }
+    });
+    stream::iter([Ok(Bytes::from(begun))]).chain(rest)
+}
 
+/// Writes one answer in one format.
 struct Writer {
     format: Format,
     schema: SchemaRef,
-    stamp: Value,
+    stamp: String,
     begun: bool,
+    /// Whether there has been a row.
+    any: bool,
     arrow: Option<StreamWriter<Vec<u8>>>,
 }
 
 impl Writer {
-    fn head(&mut self) -> Result<Bytes, DataFusionError> {
+    fn head(&mut self, out: &mut Vec<u8>) -> Result<(), DataFusionError> {
         match self.format {
-            Format::Json => Ok(format!("{{\"columns\":{},\"rows\":[", columns(&self.schema)).into()),
-            Format::Ndjson => Ok(Bytes::new()),
-            Format::Csv => {
-                let mut text = Vec::new();
-                output::write_csv(&RecordBatch::new_empty(self.schema.clone()), true, &mut text)?;
-                Ok(text.into())
+            Format::Json => {
+                out.extend_from_slice(b"{\"columns\":");
+                serde_json::to_writer(&mut *out, &dto::columns(&self.schema))
+                    .map_err(|error| DataFusionError::External(Box::new(error)))?;
+                out.extend_from_slice(b",\"rows\":[");
             }
+            Format::Ndjson => {}
+            Format::Csv => output::write_csv(&RecordBatch::new_empty(self.schema.clone()), true, out)?,
             Format::Arrow => {
                 let mut writer = StreamWriter::try_new(Vec::new(), &self.schema)?;
-                let bytes = std::mem::take(writer.get_mut());
+                out.append(writer.get_mut());
                 self.arrow = Some(writer);
-                Ok(bytes.into())
             }
         }
+        Ok(())
     }
 
-    fn rows(&mut self, batch: &RecordBatch) -> Result<Bytes, DataFusionError> {
+    fn rows(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), DataFusionError> {
         if batch.num_rows() == 0 {
-            return Ok(Bytes::new());
+            return Ok(());
         }
-        let mut text = Vec::new();
         match self.format {
             Format::Json => {
                 if std::mem::replace(&mut self.begun, true) {
-                    text.push(b',');
+                    out.push(b',');
                 }
-                output::write_rows(batch, &mut text, b",")?;
+                output::write_rows(batch, out, b",")?;
             }
             Format::Ndjson => {
-                output::write_rows(batch, &mut text, b"\n")?;
-                text.push(b'\n');
+                output::write_rows(batch, out, b"\n")?;
+                out.push(b'\n');
             }
-            Format::Csv => output::write_csv(batch, false, &mut text)?,
+            Format::Csv => output::write_csv(batch, false, out)?,
             Format::Arrow => {
                 if let Some(writer) = &mut self.arrow {
                     writer.write(batch)?;
-                    text = std::mem::take(writer.get_mut());
+                    out.append(writer.get_mut());
                 }
             }
         }
-        Ok(text.into())
+        Ok(())
     }
 
-    fn foot(&mut self) -> Result<Bytes, DataFusionError> {
+    fn foot(&mut self, out: &mut Vec<u8>) -> Result<(), DataFusionError> {
         match self.format {
-            Format::Json => Ok(format!("],\"stamp\":{}}}\n", self.stamp).into()),
-            Format::Ndjson | Format::Csv => Ok(Bytes::new()),
+            Format::Json => {
+                out.extend_from_slice(b"],\"stamp\":");
+                out.extend_from_slice(self.stamp.as_bytes());
+                out.extend_from_slice(b"}\n");
+            }
+            Format::Ndjson | Format::Csv => {}
             Format::Arrow => {
-                let Some(mut writer) = self.arrow.take() else { return Ok(Bytes::new()) };
-                writer.finish()?;
-                Ok(std::mem::take(writer.get_mut()).into())
+                if let Some(mut writer) = self.arrow.take() {
+                    writer.finish()?;
+                    out.append(writer.get_mut());
+                }
             }
         }
+        Ok(())
     }
 }
 
-/// Columns by name and SQL type.
-pub(super) fn columns(schema: &SchemaRef) -> Value {
-    let columns =
-        schema.fields().iter().map(|field| json!({"name": field.name(), "type": sql_type_name(field.data_type())}));
-    Value::Array(columns.collect())
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use axum::body::to_bytes;
+    use common::position::Frontier;
+    use datafusion::{
+        arrow::{
+            array::{ArrayRef, Int64Array},
+            ipc::reader::StreamReader,
+        },
+        physical_plan::stream::RecordBatchStreamAdapter,
+    };
+
+    use super::*;
+
+    /// A batch, or an error in its place.
+    type Part<'a> = Option<&'a [i64]>;
+
+    /// An answer of some batches.
+    fn answer(batches: &[Part<'_>]) -> Answer {
+        let batch = |values: &[i64]| {
+            let values: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+            RecordBatch::try_from_iter([("größe", values)]).unwrap()
+        };
+        let schema = batch(&[]).schema();
+        let failure = || DataFusionError::Execution("overflow".to_owned());
+        let batches: Vec<_> = batches.iter().map(|values| values.map(batch).ok_or_else(failure)).collect();
+        // Each batch comes late, as from a query that is at work.
+        let batches = stream::iter(batches).then(|batch| async {
+            tokio::task::yield_now().await;
+            batch
+        });
+        let head = BTreeMap::from([("größe".to_owned(), Frontier::from_iter([(0, 7)]))]);
+        let stamp = Stamp { head, ..Stamp::default() };
+        Answer { rows: Box::pin(RecordBatchStreamAdapter::new(schema, batches)), stamp }
+    }
+
+    async fn text(batches: &[Part<'_>], format: Format) -> Vec<u8> {
+        let response = respond(answer(batches), format).await.unwrap();
+        to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()
+    }
+
+    #[tokio::test]
+    async fn formats() {
+        let stamp = r#"{"head":{"gr\u00f6\u00dfe":{"0":7}},"views":{},"freshness_ms":null}"#;
+        let json = |rows: &str| {
+            format!(
+                "{{\"columns\":[{{\"name\":\"größe\",\"type\":\"BIGINT\"}}],\"rows\":[{rows}],\"stamp\":{stamp}}}\n"
+            )
+        };
+        let cases: [(&[Part<'_>], Format, String); 7] = [
+            (&[], Format::Json, json("")),
+            (&[Some(&[]), Some(&[1]), Some(&[])], Format::Json, json(r#"{"größe":1}"#)),
+            (&[Some(&[1]), Some(&[2, 3])], Format::Json, json(r#"{"größe":1},{"größe":2},{"größe":3}"#)),
+            (&[], Format::Ndjson, String::new()),
+            (&[Some(&[1]), Some(&[2])], Format::Ndjson, "{\"größe\":1}\n{\"größe\":2}\n".to_owned()),
+            (&[], Format::Csv, "größe\r\n".to_owned()),
+            (&[Some(&[1, 2]), Some(&[3])], Format::Csv, "größe\r\n1\r\n2\r\n3\r\n".to_owned()),
+        ];
+        for (batches, format, expected) in cases {
+            assert_eq!(String::from_utf8(text(batches, format).await).unwrap(), expected);
+        }
+        let arrow = text(&[Some(&[1]), Some(&[2, 3])], Format::Arrow).await;
+        let batches: Result<Vec<_>, _> = StreamReader::try_new(arrow.as_slice(), None).unwrap().collect();
+        assert_eq!(batches.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    }
+
+    #[tokio::test]
+    async fn the_stamp_is_in_a_header_that_is_json() {
+        let response = respond(answer(&[Some(&[1])]), Format::Csv).await.unwrap();
+        let stamp = response.headers()[STAMP].to_str().unwrap();
+        assert_eq!(serde_json::from_str::<Stamp>(stamp).unwrap(), answer(&[]).stamp);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_a_problem_before_the_first_row_and_breaks_the_answer_off_after_it() {
+        for format in [Format::Json, Format::Ndjson, Format::Csv, Format::Arrow] {
+            let early = respond(answer(&[Some(&[]), None]), format).await.unwrap_err();
+            assert_eq!((early.status().as_u16(), &early.body()["type"]), (400, &"/problems/bad-query".into()));
+            let late = respond(answer(&[Some(&[1]), Some(&[2]), None]), format).await.unwrap();
+            assert!(late.status().is_success());
+            to_bytes(late.into_body(), usize::MAX).await.unwrap_err();
+        }
+        Ok(())
+    }
 }

@@ -1,40 +1,38 @@
 //! Datasets and their dead letters.
 
-use axum::{
-    Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
-};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use common::jobs::rfc3339;
+use axum::{Json, extract::State};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::{Context, answer::columns, problem::Problem};
-use crate::engine::DatasetInfo;
+use super::{
+    Context, described, dto,
+    extract::{Name, Parameters},
+    problem::Problem,
+};
 
 const LIMIT: usize = 20;
 const LIMIT_MAX: usize = 10_000;
 
 /// `GET /v1/datasets`.
-pub(super) async fn list(State(context): State<Context>) -> Result<Json<Value>, Problem> {
+#[utoipa::path(
+    get, path = "/v1/datasets", operation_id = "list_datasets", tag = "datasets", summary = "All datasets",
+    responses((status = 200, description = "By name", body = dto::Datasets))
+)]
+pub(super) async fn list(State(context): State<Context>) -> Result<Json<dto::Datasets>, Problem> {
     let datasets = context.engine.datasets().await?;
-    Ok(Json(json!({"datasets": datasets.iter().map(info).collect::<Vec<_>>()})))
+    Ok(Json(dto::Datasets { datasets: datasets.iter().map(Into::into).collect() }))
 }
 
 /// `GET /v1/datasets/{dataset}`.
-pub(super) async fn one(State(context): State<Context>, Path(dataset): Path<String>) -> Result<Json<Value>, Problem> {
-    Ok(Json(info(&context.engine.dataset(&dataset).await?)))
+#[utoipa::path(
+    get, path = "/v1/datasets/{dataset}", operation_id = "get_dataset", tag = "datasets", summary = "One dataset",
+    params(("dataset" = String, Path, example = "sales")),
+    responses((status = 200, description = "The dataset", body = dto::Dataset))
+)]
+pub(super) async fn one(State(context): State<Context>, Name(dataset): Name) -> Result<Json<dto::Dataset>, Problem> {
+    Ok(Json((&context.engine.dataset(&dataset).await?).into()))
 }
 
-fn info(dataset: &DatasetInfo) -> Value {
-    json!({
-        "name": dataset.name, "columns": columns(&dataset.columns), "topic": dataset.topic,
-        "log": {"start": dataset.log_start, "end": dataset.log_end},
-        "master": {"version": dataset.master_version, "frontier": dataset.master_frontier},
-        "events": dataset.events, "dead_letters": dataset.dead_letters,
-    })
-}
-
+/// How many are asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Limit {
@@ -48,22 +46,17 @@ impl Limit {
 }
 
 /// `GET /v1/datasets/{dataset}/dead_letters`.
+#[utoipa::path(
+    get, path = "/v1/datasets/{dataset}/dead_letters", operation_id = "list_dead_letters", tag = "datasets",
+    summary = "The newest events that could not be used, 20 unless told",
+    params(("dataset" = String, Path, example = "sales"), described::Limit),
+    responses((status = 200, description = "The newest first", body = dto::DeadLetters))
+)]
 pub(super) async fn dead_letters(
     State(context): State<Context>,
-    Path(dataset): Path<String>,
-    limit: Result<Query<Limit>, QueryRejection>,
-) -> Result<Json<Value>, Problem> {
-    let Query(limit) = limit?;
+    Name(dataset): Name,
+    Parameters(limit): Parameters<Limit>,
+) -> Result<Json<dto::DeadLetters>, Problem> {
     let letters = context.engine.dead_letters(&dataset, limit.or(LIMIT)).await?;
-    let letters: Vec<Value> = letters
-        .iter()
-        .map(|letter| {
-            json!({
-                "partition": letter.partition, "offset": letter.offset,
-                "timestamp": rfc3339(letter.timestamp_us.div_euclid(1000)), "reason": letter.reason,
-                "raw": letter.raw.as_ref().map(|raw| STANDARD.encode(raw)),
-            })
-        })
-        .collect();
-    Ok(Json(json!({"dead_letters": letters})))
+    Ok(Json(dto::DeadLetters { dead_letters: letters.iter().map(Into::into).collect() }))
 }

@@ -2,157 +2,188 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use axum::{
-    Json,
-    body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header},
-};
+use axum::{Json, body::Bytes, extract::State, http::HeaderMap};
 use common::{
     catalog::Dataset,
     fault::chain,
-    log::{self, Chunk, NewRecord, partitioner},
+    log::{self, Log, NewRecord},
     position::{Frontier, Offset, Partition},
-    values::Decoder,
 };
-use datafusion::arrow::array::Array;
-use serde_json::{Value, json, value::RawValue};
+use futures::future::join_all;
+use serde_json::json;
 
-use super::{Context, problem::Problem};
+use super::{
+    Context, described, dto,
+    extract::{Name, Whole, content_type},
+    problem::{Kind, Problem},
+};
+
+mod assign;
+mod records;
 
 /// Requests without a key take turns among the partitions.
-static TURN: AtomicUsize = AtomicUsize::new(0);
+static TURN: AtomicU32 = AtomicU32::new(0);
+
+/// Bodies larger than this are checked apart from the threads that answer.
+const LARGE_BYTES: usize = 64 << 10;
 
 /// `POST /v1/datasets/{dataset}/events`.
+#[utoipa::path(
+    post, path = "/v1/datasets/{dataset}/events", operation_id = "append_events", tag = "datasets",
+    summary = "Append events to the log",
+    description = "A JSON object, an array of objects, or one object a line. All are checked before any is written; \
+                   once the answer is there they are durable.",
+    params(("dataset" = String, Path, example = "sales")),
+    request_body(content(
+        (described::Events = "application/json", example = json!([{"order_id": 1, "product_id": 7, "amount": 19.90}])),
+        (String = "application/x-ndjson", example = "{\"order_id\": 1, \"product_id\": 7, \"amount\": 19.90}\n"),
+    )),
+    responses((status = 200, description = "All are written", body = dto::Accepted))
+)]
 pub(super) async fn append(
     State(context): State<Context>,
-    Path(name): Path<String>,
+    Name(name): Name,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Value>, Problem> {
-    let body = body?;
-    let Some(dataset) = context.catalog.datasets.get(&name) else {
-        let names = context.catalog.datasets.keys().map(String::as_str);
-        let near = common::catalog::near::near(&name, names).into_iter().map(str::to_owned).collect();
-        return Err(Problem::unknown("dataset", &name, near));
-    };
-    let records = split(&body, &headers)?;
+    Whole(body): Whole,
+) -> Result<Json<dto::Accepted>, Problem> {
+    let datasets = &context.catalog.datasets;
+    let dataset = datasets.get(&name).ok_or_else(|| Problem::not_among("dataset", &name, datasets.keys()))?.clone();
     let partitions = context.log.ensure_topic(&dataset.topic, dataset.partitions).await?;
-    let by_partition = assign(dataset, &records, partitions)?;
-    let mut frontier = Frontier::default();
-    let mut written = 0;
-    for (partition, some) in by_partition {
-        let records: Vec<NewRecord> = some;
-        let count = records.len();
-        match context.log.append(&dataset.topic, partition, records).await {
-            Ok(offsets) => {
-                frontier.advance(partition, next(&offsets));
-                written += count;
-            }
-            Err(error) => return Err(midway(dataset, error, written, partition, frontier)),
-        }
-    }
-    Ok(Json(json!({"accepted": written, "frontier": {(&dataset.name): frontier}})))
+    let of_lines = content_type(&headers) == "application/x-ndjson";
+    let large = body.len() > LARGE_BYTES;
+    let topic_of = dataset.clone();
+    let prepare = move || {
+        let records = records::split(&body, of_lines)?;
+        assign::assign(&dataset, &records, partitions, TURN.fetch_add(1, Ordering::Relaxed))
+    };
+    let by_partition = match large {
+        false => prepare()?,
+        true => match tokio::task::spawn_blocking(prepare).await {
+            Ok(prepared) => prepared?,
+            Err(died) => std::panic::resume_unwind(died.into_panic()),
+        },
+    };
+    write(context.log.as_ref(), &topic_of, by_partition).await.map(Json)
 }
 
-fn next(offsets: &[Offset]) -> Offset {
-    offsets.last().map_or(0, |last| last + 1)
-}
-
-/// The log failed after some partitions, or some records of this one, were written.
-fn midway(
+/// Writes to all partitions side by side: the log makes durable together what comes together.
+async fn write(
+    log: &dyn Log,
     dataset: &Dataset,
-    error: log::Error,
-    written: usize,
-    partition: Partition,
-    mut frontier: Frontier,
-) -> Problem {
-    let mut written = written;
-    if let log::Error::Append { offsets, .. } = &error {
-        written += offsets.len();
-        if !offsets.is_empty() {
-            frontier.advance(partition, next(offsets));
+    by_partition: BTreeMap<Partition, Vec<NewRecord>>,
+) -> Result<dto::Accepted, Problem> {
+    let appends = by_partition
+        .into_iter()
+        .map(async |(partition, records)| (partition, log.append(&dataset.topic, partition, records).await));
+    let (mut accepted, mut frontier, mut failure) = (0, Frontier::default(), None);
+    for (partition, appended) in join_all(appends).await {
+        let offsets = match appended {
+            Ok(offsets) => offsets,
+            Err(error) => {
+                let offsets = written(&error).to_vec();
+                failure.get_or_insert(error);
+                offsets
+            }
+        };
+        accepted += offsets.len();
+        if let Some(last) = offsets.iter().max() {
+            frontier.advance(partition, last + 1);
         }
     }
-    let frontier = serde_json::to_value(frontier).unwrap_or_default();
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "log", "the log failed", chain(&error))
-        .hint("the records up to `frontier` are written; sending all of them again would double those")
-        .member("accepted", written)
-        .member("frontier", json!({(&dataset.name): frontier}))
+    let Some(failure) = failure else {
+        return Ok(dto::Accepted { accepted, frontier: BTreeMap::from([(dataset.name.clone(), frontier)]) });
+    };
+    let problem = Problem::new(Kind::LogFailed, chain(&failure));
+    let problem = match accepted {
+        0 => problem.hint("none of the records is known to be written; send them again"),
+        _ => problem,
+    };
+    Err(problem.member("accepted", accepted).member("frontier", json!({(&dataset.name): frontier})))
 }
 
-/// The records of a body: an object, an array of objects, or one object a line.
-fn split<'a>(body: &'a [u8], headers: &HeaderMap) -> Result<Vec<&'a [u8]>, Problem> {
-    let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let text = body.trim_ascii();
-    if !declared.starts_with("application/x-ndjson") {
-        if text.first() == Some(&b'[') {
-            let records: Vec<&RawValue> = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
-            return Ok(records.into_iter().map(|record| record.get().as_bytes()).collect());
+/// What was written all the same.
+fn written(error: &log::Error) -> &[Offset] {
+    match error {
+        log::Error::Append { offsets, .. } => offsets,
+        _ => &[],
+    }
+}
+
+/// A part of a body, without a copy of it.
+fn part(body: &Bytes, text: &[u8]) -> Bytes {
+    if text.is_empty() { Bytes::new() } else { body.slice_ref(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use common::{
+        catalog::Catalog,
+        log::{Bounds, Reader},
+    };
+
+    use super::*;
+
+    /// A log whose partition 1 fails after its first record.
+    #[derive(Debug)]
+    struct Failing;
+
+    #[async_trait]
+    impl Log for Failing {
+        async fn ensure_topic(&self, _: &str, partitions: Partition) -> Result<Partition, log::Error> {
+            Ok(partitions)
         }
-        if let Ok(record) = serde_json::from_slice::<&RawValue>(text) {
-            return Ok(vec![record.get().as_bytes()]);
+
+        async fn bounds(&self, _: &str) -> Result<Bounds, log::Error> {
+            Ok(Bounds::default())
+        }
+
+        async fn append(
+            &self,
+            topic: &str,
+            partition: Partition,
+            records: Vec<NewRecord>,
+        ) -> Result<Vec<Offset>, log::Error> {
+            tokio::time::timeout(Duration::from_secs(5), tokio::task::yield_now()).await.unwrap();
+            let offsets: Vec<Offset> = (40..).take(records.len()).collect();
+            match partition {
+                1 => Err(log::Error::Append {
+                    topic: topic.to_owned(),
+                    partition,
+                    offsets: vec![40],
+                    written: 1,
+                    total: records.len(),
+                    source: "no space left".into(),
+                }),
+                _ => Ok(offsets),
+            }
+        }
+
+        async fn reader(&self, topic: &str, _: &Frontier) -> Result<Box<dyn Reader>, log::Error> {
+            Err(log::Error::UnknownTopic { topic: topic.to_owned() })
         }
     }
-    let lines: Vec<&[u8]> =
-        text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() {
-        return Err(Problem::bad_request("there is no event in the body")
-            .hint("send a JSON object, an array of objects, or one object a line"));
-    }
-    Ok(lines)
-}
 
-fn not_json(error: &serde_json::Error) -> Problem {
-    Problem::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "event",
-        "the events cannot be used",
-        format!("the body is not JSON: {error}"),
-    )
-    .hint("nothing was written; send a JSON object, an array of objects, or one object a line")
-    .member("line", error.line())
-    .member("column", error.column())
-}
-
-/// Checks all records and gives each its partition: by key as Kafka's Java clients do, else one for all.
-fn assign(
-    dataset: &std::sync::Arc<Dataset>,
-    records: &[&[u8]],
-    partitions: Partition,
-) -> Result<BTreeMap<Partition, Vec<NewRecord>>, Problem> {
-    let mut chunk = Chunk::new(0, 0);
-    for (offset, record) in (0..).zip(records) {
-        chunk.push(offset, 0, Some(record));
+    #[tokio::test]
+    async fn a_log_that_fails_midway_says_what_is_written() {
+        let sql = "CREATE TABLE sales (a INT) WITH (partitions = 2);".to_owned();
+        let catalog = Catalog::parse(&[("a.sql".to_owned(), sql)]).unwrap();
+        let dataset = &catalog.datasets["sales"];
+        let records = |count: usize| vec![NewRecord { key: None, value: Some("{}".into()) }; count];
+        let all = write(&Failing, dataset, BTreeMap::from([(0, records(3)), (2, records(1))])).await.unwrap();
+        assert_eq!(
+            serde_json::to_value(all).unwrap(),
+            json!({"accepted": 4, "frontier": {"sales": {"0": 43, "2": 41}}})
+        );
+        let some = write(&Failing, dataset, BTreeMap::from([(0, records(3)), (1, records(2))])).await.unwrap_err();
+        let body = some.body();
+        assert_eq!((body["status"].clone(), body["accepted"].clone()), (json!(503), json!(4)));
+        assert_eq!(body["frontier"], json!({"sales": {"0": 43, "1": 41}}));
+        assert!(body["detail"].as_str().unwrap().contains("no space left"), "{body}");
     }
-    let decoded = Decoder::new(dataset.clone()).decode(&chunk);
-    if let Some(dead) = decoded.dead.first() {
-        return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "event",
-            "the events cannot be used",
-            dead.reason.clone(),
-        )
-        .hint("nothing was written; correct the record and send all of them again")
-        .member("record", dead.offset)
-        .member("failed", decoded.dead.len()));
-    }
-    let count = usize::try_from(partitions.max(1)).unwrap_or(1);
-    let turn = Partition::try_from(TURN.fetch_add(1, Ordering::Relaxed) % count).unwrap_or(0);
-    let keys = dataset.key.map(|key| decoded.rows.column(key));
-    let keys = keys.map(|keys| datafusion::arrow::compute::cast(keys, &datafusion::arrow::datatypes::DataType::Utf8));
-    let keys = keys.transpose().map_err(|error| Problem::bad_request(error.to_string()))?;
-    let mut by_partition: BTreeMap<Partition, Vec<NewRecord>> = BTreeMap::new();
-    for (i, record) in records.iter().enumerate() {
-        let key = keys.as_ref().filter(|keys| keys.is_valid(i)).map(|keys| {
-            let keys = datafusion::arrow::array::AsArray::as_string::<i32>(keys);
-            Bytes::copy_from_slice(keys.value(i).as_bytes())
-        });
-        let partition = key.as_ref().map_or(turn, |key| partitioner::partition(key, partitions));
-        by_partition.entry(partition).or_default().push(NewRecord { key, value: Some(Bytes::copy_from_slice(record)) });
-    }
-    Ok(by_partition)
 }

@@ -3,37 +3,45 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use prometheus::TextEncoder;
-use serde_json::{Value, json};
 
-use super::{Context, problem::Problem};
+use super::{
+    Context, dto,
+    problem::{Kind, Problem},
+};
 
 /// `GET /healthz`.
-pub(super) async fn healthz() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "health", tag = "operation", summary = "Whether the process answers",
+    responses((status = 200, description = "It does", body = dto::Status))
+)]
+pub(super) async fn healthz() -> Json<dto::Status> {
+    Json(dto::Status { status: "ok" })
 }
 
 /// `GET /readyz`.
-pub(super) async fn readyz(State(context): State<Context>) -> Result<Json<Value>, Problem> {
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "readiness", tag = "operation",
+    summary = "Whether every view can be answered",
+    responses((status = 200, description = "Every view can", body = dto::Status, example = json!({"status": "ready"})))
+)]
+pub(super) async fn readyz(State(context): State<Context>) -> Result<Json<dto::Status>, Problem> {
     match context.engine.ready().await {
-        Ok(()) => Ok(Json(json!({"status": "ready"}))),
-        Err(reasons) => {
-            let detail = reasons.join("; ");
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "not every view can be answered", detail)
-                .hint("it is ready once every view can be answered; wait, or see the server's log")
-                .member("reasons", reasons)
-                .member("ready", false))
-        }
+        Ok(()) => Ok(Json(dto::Status { status: "ready" })),
+        Err(reasons) => Err(Problem::new(Kind::NotReady, reasons.join("; ")).member("reasons", reasons)),
     }
 }
 
 /// `GET /metrics`.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "operation", summary = "Metrics in Prometheus' text format",
+    responses((status = 200, description = "All metrics", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn metrics(State(context): State<Context>) -> Result<Response, Problem> {
-    let text = TextEncoder::new().encode_to_string(&context.registry.gather()).map_err(|error| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Lamina failed", error.to_string())
-    })?;
+    let text = TextEncoder::new().encode_to_string(&context.registry.gather());
+    let text = text.map_err(|error| Problem::new(Kind::Internal, format!("could not write the metrics: {error}")))?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }

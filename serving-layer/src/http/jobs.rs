@@ -2,48 +2,61 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use common::jobs::Job;
-use serde_json::{Value, json};
 
-use super::{Context, datasets::Limit, problem::Problem};
+use super::{
+    Context,
+    datasets::Limit,
+    described, dto,
+    extract::{Name, Parameters},
+    problem::Problem,
+};
 
 const LIMIT: usize = 50;
 
-fn record(job: &Job) -> Value {
-    json!({
-        "id": job.id, "view": job.view, "kind": job.kind, "state": job.state, "progress": job.progress,
-        "batch_version": job.batch_version, "error": job.error, "cut": job.cut, "created_at": job.created_at,
-        "started_at": job.started_at, "ended_at": job.ended_at,
-    })
-}
-
 /// `POST /v1/views/{view}/recompute`.
-pub(super) async fn recompute(State(context): State<Context>, Path(view): Path<String>) -> Result<Response, Problem> {
-    if !context.catalog.views.contains_key(&view) {
-        let names = context.catalog.views.keys().map(String::as_str);
-        let near = common::catalog::near::near(&view, names).into_iter().map(str::to_owned).collect();
-        return Err(Problem::unknown("view", &view, near));
+#[utoipa::path(
+    post, path = "/v1/views/{view}/recompute", operation_id = "recompute_view", tag = "views",
+    summary = "Recompute a view from the master dataset",
+    params(("view" = String, Path, example = "daily_sales")),
+    responses((
+        status = 202, description = "The job that does it", body = dto::JobRecord,
+        headers(("Location" = String, description = "Where the job is, such as `/v1/jobs/…`")),
+    ))
+)]
+pub(super) async fn recompute(State(context): State<Context>, Name(view): Name) -> Result<Response, Problem> {
+    let views = &context.catalog.views;
+    if !views.contains_key(&view) {
+        return Err(Problem::not_among("view", &view, views.keys()));
     }
-    let job = context.batch.recompute(&view).await?;
+    let job = dto::JobRecord::from(&context.batch.recompute(&view).await?);
     let location = [(header::LOCATION, format!("/v1/jobs/{}", job.id))];
-    Ok((StatusCode::ACCEPTED, location, Json(record(&job))).into_response())
+    Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
 }
 
 /// `GET /v1/jobs`.
+#[utoipa::path(
+    get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs", summary = "The newest jobs, 50 unless told",
+    params(described::Limit),
+    responses((status = 200, description = "The newest first", body = dto::Jobs))
+)]
 pub(super) async fn list(
     State(context): State<Context>,
-    limit: Result<Query<Limit>, QueryRejection>,
-) -> Result<Json<Value>, Problem> {
-    let Query(limit) = limit?;
+    Parameters(limit): Parameters<Limit>,
+) -> Result<Json<dto::Jobs>, Problem> {
     let jobs = context.batch.jobs(limit.or(LIMIT)).await?;
-    Ok(Json(json!({"jobs": jobs.iter().map(record).collect::<Vec<_>>()})))
+    Ok(Json(dto::Jobs { jobs: jobs.iter().map(Into::into).collect() }))
 }
 
 /// `GET /v1/jobs/{id}`.
-pub(super) async fn one(State(context): State<Context>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    Ok(Json(record(&context.batch.job(&id).await?)))
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}", operation_id = "get_job", tag = "jobs", summary = "One job",
+    params(("id" = String, Path, example = "019b8524-6c1d-7a11-9b40-0b5f6a1c2d3e")),
+    responses((status = 200, description = "The job", body = dto::JobRecord))
+)]
+pub(super) async fn one(State(context): State<Context>, Name(id): Name) -> Result<Json<dto::JobRecord>, Problem> {
+    Ok(Json((&context.batch.job(&id).await?).into()))
 }

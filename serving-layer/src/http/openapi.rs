@@ -1,133 +1,209 @@
-//! The API described: `GET /v1/openapi.json`.
+//! The API described: `GET /v1/openapi.json`, from the handlers and the types that they read and write.
 
-use axum::Json;
+use std::{collections::BTreeSet, sync::LazyLock};
+
+use axum::{
+    body::Bytes,
+    http::header,
+    response::{IntoResponse, Response},
+};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::query::SqlRequest;
+use super::{
+    datasets, described, events, health, jobs, page,
+    problem::{KINDS, Kind, Problem},
+    query, views,
+};
 
-/// Schemas that are read off the types; the paths are described beside them.
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(
         title = "Lamina",
-        description = "Every answer equals the view's SQL over one exact prefix of the log, and says which prefix."
+        description = "Every answer equals the view's SQL over one exact prefix of the log, and says which prefix. \
+                       Every error is a problem (RFC 9457)."
     ),
-    components(schemas(SqlRequest))
+    paths(
+        page::page,
+        query::sql,
+        query::rows,
+        views::list,
+        views::one,
+        jobs::recompute,
+        datasets::list,
+        datasets::one,
+        datasets::dead_letters,
+        events::append,
+        jobs::list,
+        jobs::one,
+        document,
+        health::healthz,
+        health::readyz,
+        health::metrics,
+    ),
+    components(schemas(described::Problem))
 )]
 struct Described;
 
 /// `GET /v1/openapi.json`.
-pub(super) async fn document() -> Json<Value> {
-    Json(describe())
+#[utoipa::path(
+    get, path = "/v1/openapi.json", operation_id = "openapi", tag = "operation", summary = "This document",
+    responses((status = 200, description = "The document", body = Object))
+)]
+pub(super) async fn document() -> Response {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| describe().to_string().into());
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone()).into_response()
 }
 
-/// Path, method, what it does, its parameters, its body, and the status of success.
-type Operation =
-    (&'static str, &'static str, &'static str, &'static [&'static str], Option<&'static str>, &'static str);
-
-const OPERATIONS: &[Operation] = &[
-    ("/", "get", "A page to look at", &[], None, "200"),
-    ("/v1/sql", "post", "Run a read-only SQL query over views, or over datasets", &[], Some("SqlRequest"), "200"),
-    ("/v1/views", "get", "All views", &[], None, "200"),
-    ("/v1/views/{view}", "get", "One view, its columns and its published versions", &["view"], None, "200"),
+/// What can go wrong where, beside what can go wrong everywhere.
+const PROBLEMS: &[(&str, &[Kind])] = &[
+    (
+        "/v1/sql",
+        &[
+            Kind::UnknownTable,
+            Kind::BadQuery,
+            Kind::BadRequest,
+            Kind::NotAcceptable,
+            Kind::MediaType,
+            Kind::TooLarge,
+            Kind::NotReached,
+            Kind::Exhausted,
+            Kind::Unavailable,
+        ],
+    ),
     (
         "/v1/views/{view}/rows",
-        "get",
-        "Rows of a view; each other parameter is an equality on a column, repeated means IN",
-        &["view", "limit", "min_position", "wait"],
-        None,
-        "200",
+        &[
+            Kind::UnknownView,
+            Kind::UnknownColumn,
+            Kind::BadQuery,
+            Kind::BadRequest,
+            Kind::NotAcceptable,
+            Kind::NotReached,
+            Kind::Exhausted,
+            Kind::Unavailable,
+        ],
     ),
-    ("/v1/views/{view}/recompute", "post", "Recompute a view from the master dataset", &["view"], None, "202"),
-    ("/v1/datasets", "get", "All datasets", &[], None, "200"),
-    ("/v1/datasets/{dataset}", "get", "One dataset", &["dataset"], None, "200"),
-    ("/v1/datasets/{dataset}/dead_letters", "get", "Events that could not be used", &["dataset", "limit"], None, "200"),
+    ("/v1/views/{view}/recompute", &[Kind::UnknownView, Kind::Running, Kind::Unavailable]),
+    ("/v1/views/{view}", &[Kind::UnknownView, Kind::Unavailable]),
+    ("/v1/datasets", &[Kind::Unavailable]),
+    ("/v1/datasets/{dataset}", &[Kind::UnknownDataset, Kind::Unavailable]),
+    ("/v1/datasets/{dataset}/dead_letters", &[Kind::UnknownDataset, Kind::BadRequest, Kind::Unavailable]),
     (
         "/v1/datasets/{dataset}/events",
-        "post",
-        "Append events: an object, an array, or one object a line; all are checked first",
-        &["dataset"],
-        Some("Events"),
-        "200",
+        &[
+            Kind::UnknownDataset,
+            Kind::BadRequest,
+            Kind::BadEvents,
+            Kind::MediaType,
+            Kind::TooLarge,
+            Kind::LogFailed,
+            Kind::Unavailable,
+        ],
     ),
-    ("/v1/jobs", "get", "The newest jobs", &["limit"], None, "200"),
-    ("/v1/jobs/{id}", "get", "One job", &["id"], None, "200"),
-    ("/v1/openapi.json", "get", "This document", &[], None, "200"),
-    ("/healthz", "get", "Whether the process answers", &[], None, "200"),
-    ("/readyz", "get", "Whether every view can be answered", &[], None, "200"),
-    ("/metrics", "get", "Prometheus metrics", &[], None, "200"),
+    ("/v1/jobs", &[Kind::BadRequest, Kind::Unavailable]),
+    ("/v1/jobs/{id}", &[Kind::UnknownJob, Kind::Unavailable]),
+    ("/readyz", &[Kind::NotReady]),
 ];
 
 fn describe() -> Value {
     let mut document = serde_json::to_value(Described::openapi()).unwrap_or_default();
-    document["components"]["schemas"]["Problem"] = json!({
-        "type": "object", "required": ["type", "title", "status", "detail"],
-        "properties": {
-            "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
-            "detail": {"type": "string"}, "hint": {"type": "string"}, "near": {"type": "array", "items": {"type": "string"}},
-            "line": {"type": "integer"}, "column": {"type": "integer"}, "record": {"type": "integer"},
-        },
-    });
-    document["components"]["schemas"]["Events"] =
-        json!({"oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]});
-    let mut paths = serde_json::Map::new();
-    for (path, method, summary, parameters, body, status) in OPERATIONS {
-        let parameters: Vec<Value> = parameters.iter().map(|name| parameter(path, name)).collect();
-        let mut operation = json!({
-            "summary": summary, "parameters": parameters,
-            "responses": {
-                (*status): {"description": "as the documentation says", "content": content(path)},
-                "default": {
-                    "description": "what went wrong",
-                    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-                },
-            },
-        });
-        if let Some(schema) = body {
-            operation["requestBody"] = json!({
-                "required": true,
-                "content": {"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}},
-            });
+    let Some(paths) = document["paths"].as_object_mut() else { return document };
+    for (path, operations) in paths {
+        let kinds = PROBLEMS.iter().find(|(of, _)| of == path).map_or(&[][..], |(_, kinds)| kinds);
+        for operation in operations.as_object_mut().into_iter().flat_map(|operations| operations.values_mut()) {
+            let statuses: BTreeSet<u16> = kinds.iter().map(|kind| kind.about().status.as_u16()).collect();
+            for status in statuses {
+                let kinds = kinds.iter().filter(|kind| kind.about().status.as_u16() == status);
+                operation["responses"][status.to_string()] = response(kinds);
+            }
+            operation["responses"]["default"] = response([&Kind::Internal]);
         }
-        paths.insert((*path).to_owned(), json!({(*method): operation}));
     }
-    document["paths"] = Value::Object(paths);
+    document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"] =
+        KINDS.iter().map(|about| about.kind.uri()).collect();
     document
 }
 
-fn parameter(path: &str, name: &str) -> Value {
-    let in_path = path.contains(&format!("{{{name}}}"));
-    let kind = if name == "limit" { "integer" } else { "string" };
-    json!({
-        "name": name, "in": if in_path { "path" } else { "query" }, "required": in_path, "schema": {"type": kind},
-    })
-}
-
-fn content(path: &str) -> Value {
-    match path {
-        "/" => json!({"text/html": {}}),
-        "/metrics" => json!({"text/plain": {}}),
-        "/v1/sql" | "/v1/views/{view}/rows" => json!({
-            "application/json": {}, "application/x-ndjson": {}, "text/csv": {}, "application/vnd.apache.arrow.stream": {},
-        }),
-        _ => json!({"application/json": {}}),
+/// The problems of some kinds with one status, each as an example.
+fn response<'a>(kinds: impl IntoIterator<Item = &'a Kind>) -> Value {
+    let (mut titles, mut examples) = (Vec::new(), serde_json::Map::new());
+    for kind in kinds {
+        let about = kind.about();
+        titles.push(about.title);
+        let detail = "what exactly, with the value that it is about";
+        examples.insert(about.name.to_owned(), json!({"value": Problem::new(*kind, detail).body()}));
     }
+    json!({
+        "description": titles.join(", or "),
+        "content": {"application/problem+json": {
+            "schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples,
+        }},
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use common::position::Frontier;
+
     use super::*;
+    use crate::stamp::{Stamp, ViewStamp};
 
     #[test]
     fn every_route_is_described() {
         let router = include_str!("../http.rs");
-        let routes: Vec<&str> = router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let routes = router.split(".route(\"").skip(1).filter_map(|rest| {
+            let (path, rest) = rest.split_once("\", ")?;
+            Some((path, rest.split('(').next()?))
+        });
+        let routes: BTreeSet<(&str, &str)> = routes.collect();
+        let document = describe();
+        let described: BTreeSet<(&str, &str)> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, operations)| {
+                operations.as_object().unwrap().keys().map(|method| (path.as_str(), method.as_str()))
+            })
+            .collect();
         assert!(routes.len() > 10);
-        let described = describe();
-        for route in &routes {
-            assert!(described["paths"].get(route).is_some(), "`{route}` is not described");
+        assert_eq!(routes, described);
+        let known: BTreeSet<&str> = described.iter().map(|(path, _)| *path).collect();
+        assert!(PROBLEMS.iter().all(|(path, _)| known.contains(path)));
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_operation_has_its_own_name() {
+        fn check(value: &Value, document: &Value) {
+            match value {
+                Value::Object(members) => {
+                    if let Some(reference) = members.get("$ref").and_then(Value::as_str) {
+                        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+                    }
+                    members.values().for_each(|member| check(member, document));
+                }
+                Value::Array(elements) => elements.iter().for_each(|element| check(element, document)),
+                _ => {}
+            }
         }
-        assert_eq!(routes.len(), OPERATIONS.len());
+        let document = describe();
+        check(&document, &document);
+        let operations =
+            document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+        let names: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn the_stamp_is_as_described() {
+        let view = ViewStamp { definition: String::new(), batch_version: None, cut: Frontier::default() };
+        let stamp = Stamp { views: [("v".to_owned(), view.clone())].into(), ..Stamp::default() };
+        let document = describe();
+        let check = |value: Value, schema: &str| {
+            let described = document["components"]["schemas"][schema]["properties"].as_object().unwrap();
+            assert_eq!(described.keys().collect::<BTreeSet<_>>(), value.as_object().unwrap().keys().collect());
+        };
+        check(serde_json::to_value(stamp).unwrap(), "Stamp");
+        check(serde_json::to_value(view).unwrap(), "ViewStamp");
     }
 }

@@ -1,36 +1,68 @@
 //! Errors, as RFC 9457 problem JSON: every one of them, the framework's own too.
 
 use axum::{
-    extract::rejection::{BytesRejection, JsonRejection, QueryRejection},
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use common::{
+    catalog::near::near,
     fault::{Domain, Fault, chain},
-    operate,
+    log, operate, speed, storage,
 };
+use datafusion::error::DataFusionError;
 use serde_json::{Map, Value, json};
 
 use crate::engine;
 
+mod kind;
+
+pub(crate) use kind::{KINDS, Kind};
+
 /// What went wrong, as the client is told.
 #[derive(Debug)]
 pub struct Problem {
-    status: StatusCode,
-    kind: &'static str,
-    title: &'static str,
+    kind: Kind,
     detail: String,
     hint: Option<String>,
     members: Map<String, Value>,
 }
 
 impl Problem {
-    /// A problem of a kind: `kind` is the last part of its `type`.
-    pub(crate) fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, title, detail: detail.into(), hint: None, members: Map::new() }
+    /// A problem of a kind, with the hint of its kind.
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), hint: None, members: Map::new() }
     }
 
-    /// What to do about it.
+    /// A request that cannot be understood.
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(Kind::BadRequest, detail)
+    }
+
+    /// Something that there is not, with names like it.
+    pub(crate) fn unknown(kind: &str, name: &str, near: Vec<String>) -> Self {
+        let detail = format!("there is no {kind} `{name}`");
+        let kind = match kind {
+            "view" => Kind::UnknownView,
+            "dataset" => Kind::UnknownDataset,
+            "column" => Kind::UnknownColumn,
+            "job" => Kind::UnknownJob,
+            _ => Kind::UnknownTable,
+        };
+        let problem = Self::new(kind, detail);
+        if near.is_empty() {
+            return problem;
+        }
+        let names: Vec<String> = near.iter().map(|name| format!("`{name}`")).collect();
+        problem.hint(format!("did you mean {}?", names.join(" or "))).member("near", near)
+    }
+
+    /// Something that is not among `known`.
+    pub(crate) fn not_among<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a String>) -> Self {
+        let near = near(name, known.into_iter().map(String::as_str));
+        Self::unknown(kind, name, near.into_iter().map(str::to_owned).collect())
+    }
+
+    /// What to do about it, instead of what its kind says.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -42,41 +74,34 @@ impl Problem {
         self
     }
 
-    /// A request that cannot be understood.
-    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", "the request cannot be understood", detail)
+    /// The status that it is sent with.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind.about().status
     }
 
-    /// Something that there is not.
-    pub(crate) fn unknown(kind: &str, name: &str, near: Vec<String>) -> Self {
-        let problem = Self::new(
-            StatusCode::NOT_FOUND,
-            "unknown",
-            "there is no such thing",
-            format!("there is no {kind} `{name}`"),
-        );
-        if near.is_empty() {
-            return problem.hint("see /v1/views and /v1/datasets for what there is");
+    /// The body that it is sent with.
+    pub(crate) fn body(&self) -> Value {
+        let about = self.kind.about();
+        let mut body = json!({
+            "type": self.kind.uri(), "title": about.title, "status": about.status.as_u16(), "detail": self.detail,
+            "hint": self.hint.as_deref().unwrap_or(about.hint),
+        });
+        if let Some(object) = body.as_object_mut() {
+            object.extend(self.members.clone());
         }
-        let names: Vec<String> = near.iter().map(|name| format!("`{name}`")).collect();
-        problem.hint(format!("did you mean {}?", names.join(" or "))).member("near", near)
+        body
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = json!({
-            "type": format!("/problems/{}", self.kind), "title": self.title, "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        if let Some(object) = body.as_object_mut() {
-            object.extend(self.hint.map(|hint| ("hint".to_owned(), hint.into())));
-            object.extend(self.members);
+        if self.kind == Kind::Internal {
+            tracing::error!("a request failed: {}", self.detail);
         }
-        let mut response = (self.status, body.to_string()).into_response();
+        let mut response = (self.status(), self.body().to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -84,42 +109,29 @@ impl IntoResponse for Problem {
 }
 
 fn of_domain(domain: Domain, detail: String) -> Problem {
-    match domain {
-        Domain::User => Problem::bad_request(detail),
-        Domain::External => Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
-            "this cannot be answered at the moment",
-            detail,
-        )
-        .hint("try again; /readyz says what is missing"),
-        Domain::Internal => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Lamina failed", detail)
-            .hint("the server's log says more"),
-    }
+    let kind = match domain {
+        Domain::User => Kind::BadRequest,
+        Domain::External => Kind::Unavailable,
+        Domain::Internal => Kind::Internal,
+    };
+    Problem::new(kind, detail)
 }
 
 impl From<engine::Error> for Problem {
     fn from(error: engine::Error) -> Self {
         let detail = chain(&error);
         match error {
-            // A column that there is not is a flaw of the request to a view that there is.
-            engine::Error::Unknown { kind: "column", name, near } => {
-                let mut problem = Self::unknown("column", &name, near);
-                problem.status = StatusCode::BAD_REQUEST;
-                problem
-            }
             engine::Error::Unknown { kind, name, near } => Self::unknown(kind, &name, near),
             engine::Error::Refused { reason, hint, at } => {
-                let mut problem = Self::new(StatusCode::BAD_REQUEST, "query", "the query cannot be run", reason);
-                problem.hint = hint;
-                if let Some((line, column)) = at {
-                    problem = problem.member("line", line).member("column", column);
+                let problem = Self { hint, ..Self::new(Kind::BadQuery, reason) };
+                match at {
+                    Some((line, column)) => problem.member("line", line).member("column", column),
+                    None => problem,
                 }
-                problem
             }
-            engine::Error::Speed(common::speed::Error::NotReached { head, wanted, .. }) => {
-                let members = |value| serde_json::to_value(value).unwrap_or_default();
-                of_domain(Domain::External, detail).member("head", members(&head)).member("wanted", members(&wanted))
+            engine::Error::Speed(speed::Error::NotReached { dataset, head, wanted }) => {
+                let position = |frontier| json!({(&dataset): frontier});
+                Self::new(Kind::NotReached, detail).member("head", position(head)).member("wanted", position(wanted))
             }
             engine::Error::Execution(error) => of_execution(&error),
             error => of_domain(error.domain(), detail),
@@ -127,24 +139,27 @@ impl From<engine::Error> for Problem {
     }
 }
 
-/// An error while a query ran: of its values, of the limits, or ours.
-fn of_execution(error: &datafusion::error::DataFusionError) -> Problem {
-    use datafusion::error::DataFusionError as E;
+/// An error while a query ran: of its values, of the limits, of what is around Lamina, or Lamina's own.
+fn of_execution(error: &DataFusionError) -> Problem {
+    use DataFusionError as E;
     let detail = error.strip_backtrace();
     match error.find_root() {
-        E::ResourcesExhausted(_) => Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "exhausted",
-            "the query needs more memory than there is",
-            detail,
-        )
-        .hint("filter or aggregate more, or raise `serving.memory`"),
+        E::ResourcesExhausted(_) => Problem::new(Kind::Exhausted, detail),
         E::ArrowError(..) | E::Execution(_) | E::SchemaError(..) | E::Plan(_) | E::SQL(..) => {
-            Problem::new(StatusCode::BAD_REQUEST, "query", "the query cannot be run", detail)
+            Problem::new(Kind::BadQuery, detail)
         }
-        E::ObjectStore(_) | E::IoError(_) => of_domain(Domain::External, detail),
-        _ => of_domain(Domain::Internal, detail),
+        E::ObjectStore(_) | E::IoError(_) => Problem::new(Kind::Unavailable, detail),
+        E::External(error) => of_domain(domain_of(error.as_ref()), detail),
+        _ => Problem::new(Kind::Internal, detail),
     }
+}
+
+/// Whose failure an error is that has passed through DataFusion.
+fn domain_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Domain {
+    let of_speed = error.downcast_ref::<speed::Error>().map(Fault::domain);
+    let of_storage = || error.downcast_ref::<storage::Error>().map(Fault::domain);
+    let of_log = || error.downcast_ref::<log::Error>().map(Fault::domain);
+    of_speed.or_else(of_storage).or_else(of_log).unwrap_or(Domain::Internal)
 }
 
 impl From<operate::Error> for Problem {
@@ -152,72 +167,96 @@ impl From<operate::Error> for Problem {
         let detail = chain(&error);
         match error {
             operate::Error::UnknownView { view } => Self::unknown("view", &view, Vec::new()),
-            operate::Error::UnknownJob { id } => {
-                Self::unknown("job", &id, Vec::new()).hint("see /v1/jobs for the newest")
-            }
+            operate::Error::UnknownJob { id } => Self::unknown("job", &id, Vec::new()),
             operate::Error::Running { id, .. } => {
-                Self::new(StatusCode::CONFLICT, "running", "this is being done already", detail)
-                    .hint(format!("follow it at /v1/jobs/{id}"))
-                    .member("job", id)
+                Self::new(Kind::Running, detail).hint(format!("follow it at /v1/jobs/{id}")).member("job", id)
             }
             error @ operate::Error::Unavailable(_) => of_domain(error.domain(), detail),
         }
     }
 }
 
-impl From<common::log::Error> for Problem {
-    fn from(error: common::log::Error) -> Self {
-        of_domain(if error.retryable() { Domain::External } else { error.domain() }, chain(&error))
-    }
-}
-
-impl From<JsonRejection> for Problem {
-    fn from(rejection: JsonRejection) -> Self {
-        framework(rejection.status(), rejection.body_text())
-            .hint(r#"send for example {"sql": "SELECT 1"} with content-type: application/json"#)
-    }
-}
-
-impl From<QueryRejection> for Problem {
-    fn from(rejection: QueryRejection) -> Self {
-        framework(rejection.status(), rejection.body_text())
-    }
-}
-
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Self {
-        framework(rejection.status(), rejection.body_text())
-    }
-}
-
-fn framework(status: StatusCode, detail: String) -> Problem {
-    match status {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(status, "too-large", "the body is too large", detail)
-            .hint("send less at once, or raise `serving.body`"),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(status, "media-type", "the body has another type", detail),
-        _ => Problem::bad_request(detail),
+impl From<log::Error> for Problem {
+    /// What is wrong with a topic is the operator's to put right, not the client's.
+    fn from(error: log::Error) -> Self {
+        let domain = if error.domain() == Domain::Internal { Domain::Internal } else { Domain::External };
+        of_domain(domain, chain(&error))
     }
 }
 
 /// For paths that lead nowhere.
 pub(super) async fn no_route(uri: Uri) -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "no-route",
-        "there is nothing here",
-        format!("nothing answers at `{}`", uri.path()),
-    )
-    .hint("see /v1/openapi.json for what does")
+    Problem::new(Kind::NoRoute, format!("nothing answers at `{}`", uri.path()))
 }
 
 /// For methods that a path does not have.
 pub(super) async fn no_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("`{}` does not take {method}", uri.path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no-method", "this cannot be done here", detail)
-        .hint("see /v1/openapi.json for what can")
+    Problem::new(Kind::NoMethod, format!("`{}` does not take {method}", uri.path()))
 }
 
 /// For defects.
 pub(super) fn panicked() -> Response {
-    of_domain(Domain::Internal, "the request met a defect".to_owned()).into_response()
+    Problem::new(Kind::Internal, "the request met a defect").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use common::position::Frontier;
+
+    use super::*;
+
+    #[test]
+    fn errors_have_the_status_and_type_of_their_kind() {
+        let frontier = || Frontier::from_iter([(0, 3)]);
+        let dataset = || "sales".to_owned();
+        let unknown =
+            |kind| engine::Error::Unknown { kind, name: "dayly".to_owned(), near: vec!["daily_sales".to_owned()] };
+        let execution = engine::Error::Execution;
+        let external = |error: Box<dyn std::error::Error + Send + Sync>| execution(DataFusionError::External(error));
+        let not_ready = || speed::Error::NotReady { dataset: dataset(), reason: "it began just now".to_owned() };
+        let cases: Vec<(Problem, u16, &str, Value)> = vec![
+            (unknown("view").into(), 404, "unknown-view", json!({"near": ["daily_sales"]})),
+            (unknown("column").into(), 400, "unknown-column", json!({"near": ["daily_sales"]})),
+            (unknown("view or dataset").into(), 404, "unknown-table", json!({})),
+            (
+                engine::Error::Refused { reason: "no".to_owned(), hint: None, at: Some((2, 7)) }.into(),
+                400,
+                "bad-query",
+                json!({"line": 2, "column": 7, "hint": Kind::BadQuery.about().hint}),
+            ),
+            (
+                engine::Error::from(speed::Error::NotReached {
+                    dataset: dataset(),
+                    head: frontier(),
+                    wanted: frontier(),
+                })
+                .into(),
+                503,
+                "not-reached",
+                json!({"head": {"sales": {"0": 3}}, "wanted": {"sales": {"0": 3}}}),
+            ),
+            (engine::Error::from(not_ready()).into(), 503, "unavailable", json!({})),
+            (external(Box::new(not_ready())).into(), 503, "unavailable", json!({})),
+            (external("a defect".into()).into(), 500, "internal", json!({})),
+            (execution(DataFusionError::Execution("overflow".to_owned())).into(), 400, "bad-query", json!({})),
+            (execution(DataFusionError::ResourcesExhausted(String::new())).into(), 503, "exhausted", json!({})),
+            (
+                operate::Error::Running { view: dataset(), id: "j1".to_owned() }.into(),
+                409,
+                "running",
+                json!({"job": "j1", "hint": "follow it at /v1/jobs/j1"}),
+            ),
+            (log::Error::UnknownTopic { topic: dataset() }.into(), 503, "unavailable", json!({})),
+            (log::Error::Corrupt("a page".to_owned()).into(), 500, "internal", json!({})),
+        ];
+        for (problem, status, name, members) in cases {
+            let body = problem.body();
+            assert_eq!(body["status"], status, "{body}");
+            assert_eq!(body["type"], format!("/problems/{name}"), "{body}");
+            for (member, value) in members.as_object().unwrap() {
+                assert_eq!(&body[member], value, "{body}");
+            }
+            assert!(["title", "detail", "hint"].iter().all(|member| body[member].is_string()), "{body}");
+        }
+    }
 }

@@ -2,22 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use axum::{
-    Json,
-    extract::{
-        Path, Query, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use common::position::Frontier;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::{
     Context,
-    answer::{Format, respond},
+    answer::respond,
+    described, dto,
+    extract::{Json, Name, Parameters},
+    negotiate::Format,
     problem::Problem,
 };
 use crate::engine::Options;
@@ -25,75 +18,146 @@ use crate::engine::Options;
 const ROWS_LIMIT: usize = 100;
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// A query.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SqlRequest {
-    /// Any read-only SQL over views, or over datasets.
-    #[schema(example = "SELECT * FROM daily_sales ORDER BY day DESC LIMIT 7")]
-    sql: String,
-    /// The answer waits until its head has reached this position.
-    #[schema(value_type = Option<Object>, example = json!({"sales": {"0": 1204}}))]
-    min_position: Option<BTreeMap<String, Frontier>>,
-    /// How long it waits at most, such as `10s`.
-    wait: Option<String>,
-}
-
 /// `POST /v1/sql`.
+#[utoipa::path(
+    post, path = "/v1/sql", operation_id = "query", tag = "queries",
+    summary = "Run a read-only SQL query",
+    description = "Any read-only SQL of DataFusion, `SHOW TABLES`, `DESCRIBE` and `information_schema` too. A query \
+                   reads views, or datasets (the master dataset at its newest version), not both. An answer that fails \
+                   after its first byte breaks the connection off: it never ends as if it were complete.",
+    request_body(content = dto::Query, content_type = "application/json"),
+    responses((
+        status = 200, description = "The answer, in the format that `Accept` prefers",
+        content(
+            (described::Answer = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+            (String = "application/vnd.apache.arrow.stream"),
+        ),
+        headers(("Lamina-Stamp" = String, description = "The stamp as JSON, where the body has none")),
+    ))
+)]
 pub(super) async fn sql(
     State(context): State<Context>,
     headers: HeaderMap,
-    body: Result<Json<SqlRequest>, JsonRejection>,
+    Json(request): Json<dto::Query>,
 ) -> Result<Response, Problem> {
-    let Json(request) = body?;
     let format = Format::of(&headers)?;
     let options = options(request.min_position, request.wait.as_deref())?;
     respond(context.engine.sql(&request.sql, &options).await?, format).await
 }
 
 /// `GET /v1/views/{view}/rows`.
+#[utoipa::path(
+    get, path = "/v1/views/{view}/rows", operation_id = "view_rows", tag = "queries",
+    summary = "Rows of a view, in no order",
+    params(("view" = String, Path, example = "product_sales"), described::Rows),
+    responses((
+        status = 200, description = "The answer, in the format that `Accept` prefers",
+        content(
+            (described::Answer = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+            (String = "application/vnd.apache.arrow.stream"),
+        ),
+        headers(("Lamina-Stamp" = String, description = "The stamp as JSON, where the body has none")),
+    ))
+)]
 pub(super) async fn rows(
     State(context): State<Context>,
-    Path(view): Path<String>,
+    Name(view): Name,
     headers: HeaderMap,
-    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    Parameters(parameters): Parameters<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    let Query(parameters) = parameters?;
     let format = Format::of(&headers)?;
-    let (mut limit, mut min_position, mut wait) = (ROWS_LIMIT, None, None);
-    let mut filters: Vec<(String, Vec<String>)> = Vec::new();
-    for (name, value) in parameters {
-        match name.as_str() {
-            "limit" => {
-                limit =
-                    value.parse().map_err(|_| Problem::bad_request(format!("`limit={value}` is no number of rows")))?;
+    let wanted = Wanted::of(parameters)?;
+    let options = options(wanted.min_position, wanted.wait.as_deref())?;
+    respond(context.engine.rows(&view, &wanted.filters, wanted.limit, &options).await?, format).await
+}
+
+/// What the parameters of `rows` ask for.
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    filters: Vec<(String, Vec<String>)>,
+    limit: usize,
+    min_position: Option<BTreeMap<String, Frontier>>,
+    wait: Option<String>,
+}
+
+impl Wanted {
+    fn of(parameters: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut wanted = Self { filters: Vec::new(), limit: ROWS_LIMIT, min_position: None, wait: None };
+        for (name, value) in parameters {
+            match name.as_str() {
+                "limit" => wanted.limit = value.parse().map_err(|_| no_limit(&value))?,
+                "min_position" => {
+                    let position = serde_json::from_str(&value);
+                    wanted.min_position = Some(position.map_err(|error| no_position(&value, &error))?);
+                }
+                "wait" => wanted.wait = Some(value),
+                _ => match wanted.filters.iter_mut().find(|(column, _)| *column == name) {
+                    Some((_, values)) => values.push(value),
+                    None => wanted.filters.push((name, vec![value])),
+                },
             }
-            "min_position" => {
-                let parsed = serde_json::from_str(&value);
-                min_position = Some(parsed.map_err(|error| {
-                    Problem::bad_request(format!("`min_position={value}` is no position: {error}"))
-                        .hint(r#"write it as JSON, such as {"sales": {"0": 1204}}"#)
-                })?);
-            }
-            "wait" => wait = Some(value),
-            _ => match filters.iter_mut().find(|(column, _)| *column == name) {
-                Some((_, values)) => values.push(value),
-                None => filters.push((name, vec![value])),
-            },
         }
+        Ok(wanted)
     }
-    let options = options(min_position, wait.as_deref())?;
-    respond(context.engine.rows(&view, &filters, limit, &options).await?, format).await
+}
+
+fn no_limit(value: &str) -> Problem {
+    Problem::bad_request(format!("`limit={value}` is no number of rows")).hint("write it such as `limit=20`")
+}
+
+fn no_position(value: &str, error: &serde_json::Error) -> Problem {
+    Problem::bad_request(format!("`min_position={value}` is no position: {error}"))
+        .hint(r#"write it as JSON, such as {"sales": {"0": 1204}}"#)
 }
 
 fn options(min_position: Option<BTreeMap<String, Frontier>>, wait: Option<&str>) -> Result<Options, Problem> {
     let mut options = Options { min_position: min_position.unwrap_or_default(), ..Options::default() };
     if let Some(wait) = wait {
-        options.wait = humantime::parse_duration(wait)
-            .map_err(|error| {
-                Problem::bad_request(format!("`wait={wait}` is no time: {error}")).hint("write it such as `10s`")
-            })?
-            .min(WAIT_MAX);
+        options.wait = humantime::parse_duration(wait).map_err(|error| {
+            Problem::bad_request(format!("`wait={wait}` is no time: {error}")).hint("write it such as `10s`")
+        })?;
+        if options.wait > WAIT_MAX {
+            let detail = format!("`wait={wait}` is longer than requests may wait");
+            return Err(Problem::bad_request(detail).hint("wait at most `5m`, and ask again"));
+        }
     }
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_options_or_equalities() {
+        let check = |parameters: &[(&str, &str)], expected: Result<Wanted, &str>| {
+            let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            match (Wanted::of(parameters.collect()), expected) {
+                (Ok(wanted), Ok(expected)) => assert_eq!(wanted, expected),
+                (Err(problem), Err(detail)) => assert!(problem.body()["detail"].as_str().unwrap().contains(detail)),
+                (wanted, expected) => panic!("{wanted:?} instead of {expected:?}"),
+            }
+        };
+        let none = || Wanted { filters: Vec::new(), limit: ROWS_LIMIT, min_position: None, wait: None };
+        let filter = |name: &str, values: &[&str]| {
+            (name.to_owned(), values.iter().map(|&value| value.to_owned()).collect::<Vec<_>>())
+        };
+        check(&[], Ok(none()));
+        check(&[("limit", "3"), ("wait", "1s")], Ok(Wanted { limit: 3, wait: Some("1s".to_owned()), ..none() }));
+        let filters = vec![filter("a", &["1", "3"]), filter("b", &["2"])];
+        check(&[("a", "1"), ("b", "2"), ("a", "3")], Ok(Wanted { filters, ..none() }));
+        let position = BTreeMap::from([("sales".to_owned(), Frontier::from_iter([(0, 4)]))]);
+        check(&[("min_position", r#"{"sales": {"0": 4}}"#)], Ok(Wanted { min_position: Some(position), ..none() }));
+        check(&[("limit", "-1")], Err("`limit=-1` is no number of rows"));
+        check(&[("min_position", "4")], Err("`min_position=4` is no position"));
+    }
+
+    #[test]
+    fn waiting_has_a_limit() {
+        assert_eq!(options(None, None).unwrap().wait, Duration::from_secs(10));
+        assert_eq!(options(None, Some("250ms")).unwrap().wait, Duration::from_millis(250));
+        for wait in ["soon", "6m", "-1s"] {
+            assert_eq!(options(None, Some(wait)).unwrap_err().status().as_u16(), 400, "{wait}");
+        }
+    }
 }
