@@ -16,10 +16,14 @@ use object_store::{
 
 /// What a call comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub enum Fate {
+    /// It does what it should.
     Well,
+    /// It fails, and nothing has happened.
     FailsBefore,
+    /// It fails, and it has happened all the same.
     FailsAfter,
+    /// It takes a while.
     Stalls,
 }
 
@@ -39,17 +43,37 @@ pub struct Odds {
 pub struct Faulty {
     inner: Arc<dyn ObjectStore>,
     odds: Mutex<(fastrand::Rng, Odds)>,
+    doomed: Mutex<Option<(String, Fate)>>,
 }
 
 impl Faulty {
     /// A store that fails never, until it is told to.
     pub fn new(inner: Arc<dyn ObjectStore>, seed: u64) -> Self {
-        Self { inner, odds: Mutex::new((fastrand::Rng::with_seed(seed), Odds::default())) }
+        Self { inner, odds: Mutex::new((fastrand::Rng::with_seed(seed), Odds::default())), doomed: Mutex::default() }
     }
 
     /// From now on calls fail like this.
     pub fn set(&self, odds: Odds) {
         self.odds.lock().unwrap_or_else(PoisonError::into_inner).1 = odds;
+    }
+
+    /// From now on writes to paths that contain `part` come to `fate`.
+    pub fn doom(&self, part: &str, fate: Fate) {
+        *self.doomed.lock().unwrap_or_else(PoisonError::into_inner) = Some((part.to_owned(), fate));
+    }
+
+    /// From now on no path is worse off than the others.
+    pub fn spare(&self) {
+        *self.doomed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    async fn fate_of_write(&self, location: &Path) -> Result<Fate> {
+        let doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match doomed.filter(|(part, _)| location.as_ref().contains(part)) {
+            Some((_, Fate::FailsBefore)) => Err(failure()),
+            Some((_, fate)) => Ok(fate),
+            None => self.fate().await,
+        }
     }
 
     async fn fate(&self) -> Result<Fate> {
@@ -95,7 +119,7 @@ impl Display for Faulty {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let fate = self.fate().await?;
+        let fate = self.fate_of_write(location).await?;
         end(fate, self.inner.put_opts(location, payload, opts).await)
     }
 

@@ -85,3 +85,36 @@ impl Batch {
         old || self.records >= settings.flush_rows || self.bytes >= settings.flush_bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::datatypes::Schema;
+
+    use super::*;
+
+    fn chunk(from: Offset, offsets: &[Offset], next: Offset) -> (Chunk, Decoded) {
+        let mut chunk = Chunk::new(0, from);
+        offsets.iter().for_each(|&offset| chunk.push(offset, 0, Some(b"{}")));
+        chunk.next = next;
+        (chunk, Decoded { rows: RecordBatch::new_empty(Schema::empty().into()), dead: Vec::new() })
+    }
+
+    #[test]
+    fn a_batch_takes_what_follows_and_nothing_else() {
+        let cases = [
+            ("records", chunk(5, &[5, 6], 7), Ok((7, Some(6), false))),
+            ("records, then a gap", chunk(5, &[5], 9), Ok((9, Some(5), false))),
+            ("a gap alone", chunk(5, &[], 6), Ok((6, None, false))),
+            ("nothing", chunk(5, &[], 5), Ok((5, None, true))),
+            ("records that were given before", chunk(3, &[3, 4], 5), Err(())),
+            ("records after some that were left out", chunk(6, &[6], 7), Err(())),
+            ("a step back", chunk(5, &[], 4), Err(())),
+        ];
+        for (what, given, expected) in cases {
+            let mut batch = Batch::new([(0, 5)].into_iter().collect());
+            let taken = batch.push(given).map_err(|_| ());
+            let stands = taken.map(|()| (batch.end.get(0), batch.last.get(&0).map(|last| last.0), batch.is_empty()));
+            assert_eq!(stands, expected, "{what}");
+        }
+    }
+}

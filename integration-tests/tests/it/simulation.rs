@@ -220,7 +220,7 @@ fn newest(answers: &[(&'static str, Vec<Value>, Stamp)]) -> Option<i64> {
     answers.iter().flat_map(|(_, _, stamp)| stamp.views.values()).filter_map(|view| view.batch_version).max()
 }
 
-async fn wait_for<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn wait_for<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !condition().await {
         assert!(std::time::Instant::now() < deadline, "{what} did not come");
