@@ -11,4 +11,5 @@
 mod kafka;
 mod merge;
 mod simulation;
+mod sql;
 mod system;
