@@ -1,15 +1,24 @@
-//! Deletes the files that nobody can read any more: those of replaced batch view versions, and those that a writer left
-//! behind without a commit.
+//! Deletes what nobody can read any more: files of replaced batch view versions, those that a writer left behind without
+//! a commit, and the oldest job records.
+//!
+//! The master dataset and its dead letters are never touched: they are the ground state, and append-only.
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
-use common::{fault::chain, storage, view::ViewTable};
+use common::{
+    fault::chain,
+    jobs::Jobs,
+    storage::{self, Storage},
+    view::ViewTable,
+};
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 
 use crate::Context;
 
 const EVERY: Duration = Duration::from_secs(300);
+/// So many versions are looked at first; mostly that is enough.
+const HISTORY: usize = 16;
 
 /// Looks now and then, until it is told to stop.
 pub(crate) async fn run(context: Arc<Context>) -> Result<(), Infallible> {
@@ -19,44 +28,168 @@ pub(crate) async fn run(context: Arc<Context>) -> Result<(), Infallible> {
             () = cancelled.cancelled() => return Ok(()),
             () = tokio::time::sleep(EVERY) => {}
         }
-        for view in context.catalog.views.values() {
-            let swept = async { sweep(&context, &ViewTable::new(&context.storage, view)?).await };
-            if let Err(error) = swept.await {
-                tracing::warn!(view = view.name, "maintenance: {}", chain(&error));
-            }
+        tokio::select! {
+            () = cancelled.cancelled() => return Ok(()),
+            () = tidy(&context) => {}
         }
     }
 }
 
-/// Deletes what no version names that was published within the retention time, and is itself older than that.
-async fn sweep(context: &Context, table: &ViewTable) -> Result<(), storage::Error> {
+async fn tidy(context: &Context) {
+    let retention_ms = i64::try_from(context.settings.retention.as_millis()).unwrap_or(i64::MAX);
+    for view in context.catalog.views.values() {
+        let oldest_ms = context.clock.now_ms().saturating_sub(retention_ms);
+        let swept = async { sweep(&context.storage, &ViewTable::new(&context.storage, view)?, oldest_ms).await };
+        if let Err(error) = swept.await {
+            tracing::warn!(view = view.name, "could not delete old files: {}", chain(&error));
+        }
+    }
+    if let Err(error) = Jobs::new(context.storage.clone()).prune().await {
+        tracing::warn!("could not delete old job records: {}", chain(&error));
+    }
+}
+
+/// Deletes the files of a view that are older than `oldest_ms`, unless a version names them that was the newest one at
+/// that time or later. A recompute gives files up that have waited for half of that, so none that is deleted here is
+/// ever committed.
+async fn sweep(storage: &Storage, table: &ViewTable, oldest_ms: i64) -> Result<(), storage::Error> {
     if !table.table().exists().await? {
         return Ok(());
-    }
-    let retention_ms = i64::try_from(context.settings.retention.as_millis()).unwrap_or(i64::MAX);
-    let oldest_ms = context.clock.now_ms() - retention_ms;
-    let mut named: BTreeSet<String> =
-        table.table().load(None).await?.files().into_iter().map(|file| file.path).collect();
-    // A version replaced a moment ago may be read by a query that began before: its successor says when that was.
-    for version in table.history(usize::MAX).await? {
-        named.extend(version.files.iter().map(|file| file.path.clone()));
-        if version.published_at_ms < oldest_ms {
-            break;
-        }
     }
     let prefix = Path::from(table.table().path());
     let failed = |action, path: &Path| {
         let path = path.to_string();
         move |source| storage::Error::Object { action, path, source }
     };
-    let objects = context.storage.objects();
+    // Listed before the versions are looked at: what is published in between is not in the list.
+    let objects = storage.objects();
     let listed: Vec<_> = objects.list(Some(&prefix)).try_collect().await.map_err(failed("list", &prefix))?;
+    let named = named(table, oldest_ms).await?;
     for object in listed {
         let Some(name) = object.location.filename() else { continue };
         let is_data = name.starts_with("part-") && !object.location.as_ref().contains("_delta_log");
         if is_data && !named.contains(name) && object.last_modified.timestamp_millis() < oldest_ms {
-            objects.delete(&object.location).await.map_err(failed("delete", &object.location))?;
+            match objects.delete(&object.location).await {
+                // Another process may be at it too.
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => return Err(failed("delete", &object.location)(source)),
+            }
         }
     }
     Ok(())
+}
+
+/// The files of the newest version and of those that were replaced at `oldest_ms` or later: a query that began before
+/// may still read them.
+async fn named(table: &ViewTable, oldest_ms: i64) -> Result<BTreeSet<String>, storage::Error> {
+    let mut limit = HISTORY;
+    let history = loop {
+        let history = table.history(limit).await?;
+        if history.len() < limit || history.last().is_some_and(|version| version.published_at_ms < oldest_ms) {
+            break history;
+        }
+        limit *= 4;
+    };
+    let mut named: BTreeSet<String> =
+        table.table().load(None).await?.files().into_iter().map(|file| file.path).collect();
+    for version in &history {
+        named.extend(version.files.iter().map(|file| file.path.clone()));
+        if version.published_at_ms < oldest_ms {
+            break;
+        }
+    }
+    Ok(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use common::{
+        catalog::Catalog,
+        clock::{Clock, System},
+        storage::table::DataFile,
+        view::Published,
+    };
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    const CATALOG: &str = "
+        CREATE TABLE sales (id BIGINT NOT NULL);
+        CREATE MATERIALIZED VIEW total AS SELECT id, count(*) AS orders FROM sales GROUP BY id;";
+
+    fn view_table() -> (Storage, ViewTable) {
+        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap();
+        let catalog = Catalog::parse(&[("sales.sql".to_owned(), CATALOG.to_owned())]).unwrap();
+        let table = ViewTable::new(&storage, &catalog.views["total"]).unwrap();
+        (storage, table)
+    }
+
+    /// The clock's time once it has moved on since `ms`.
+    async fn later_than(ms: i64) -> i64 {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while System.now_ms() <= ms + 1 {
+            assert!(Instant::now() < deadline, "the clock stands still");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        System.now_ms()
+    }
+
+    async fn publish(table: &ViewTable, batch_version: i64) -> i64 {
+        let name = format!("part-{batch_version}.parquet");
+        table.table().put(&name, "groups".into()).await.unwrap();
+        let file = DataFile { path: name, size: 6, rows: 1, ranges: [].into() };
+        let version = Published {
+            batch_version,
+            master_version: batch_version,
+            cut: [(0, batch_version)].into_iter().collect(),
+            rows: 1,
+            published_at_ms: System.now_ms(),
+            files: Arc::new(vec![file]),
+        };
+        table.publish(&table.open().await.unwrap(), &version).await.unwrap();
+        let history = table.history(1).await.unwrap();
+        later_than(history[0].published_at_ms).await
+    }
+
+    async fn files(storage: &Storage, table: &ViewTable) -> Vec<String> {
+        let prefix = Path::from(table.table().path());
+        let listed: Vec<_> = storage.objects().list(Some(&prefix)).try_collect().await.unwrap();
+        let names = listed.iter().filter_map(|object| object.location.filename());
+        let mut names: Vec<_> = names.filter(|name| name.starts_with("part-")).map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn only_what_nobody_can_read_is_deleted() {
+        let (storage, table) = view_table();
+        let begin = later_than(System.now_ms()).await;
+        table.table().put("part-abandoned.parquet", "groups".into()).await.unwrap();
+        let mut after = vec![later_than(System.now_ms()).await];
+        // More versions than are looked at first.
+        let versions = i64::try_from(HISTORY + 4).unwrap();
+        for batch_version in 1..=versions {
+            after.push(publish(&table, batch_version).await);
+        }
+        let part = |version: i64| format!("part-{version}.parquet");
+        let from = |first: i64| -> Vec<String> {
+            let mut names: Vec<_> = (first..=versions).map(part).collect();
+            names.sort();
+            names
+        };
+        let with_abandoned = [from(1), vec!["part-abandoned.parquet".to_owned()]].concat();
+        let cases = [
+            ("nothing is old", begin, with_abandoned),
+            ("a file without a commit is", after[0], from(1)),
+            ("the first version is old, but was the newest then", after[1], from(1)),
+            ("versions replaced before are gone", after[3], from(3)),
+            ("the newest stays, however old", after[HISTORY + 4], from(versions)),
+        ];
+        for (what, oldest_ms, expected) in cases {
+            sweep(&storage, &table, oldest_ms).await.unwrap();
+            assert_eq!(files(&storage, &table).await, expected, "{what}");
+        }
+    }
 }

@@ -1,28 +1,24 @@
 //! One batch view version: a view's fold over the whole master dataset, up to a cut.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
     catalog::View,
-    fold::to_stored,
+    fault::chain,
     master::{self, Version},
     position::Partition,
-    storage::{
-        self,
-        parquet::{File, Layout},
-        scan::Scan,
-        table::DataFile,
-    },
+    storage::{self, scan::Scan, table::DataFile},
     view::{Published, ViewTable},
 };
 use datafusion::{
-    arrow::{array::RecordBatch, compute::SortOptions},
+    arrow::compute::SortOptions,
     error::DataFusionError,
     execution::{TaskContext, memory_pool::FairSpillPool},
     physical_expr::{LexOrdering, PhysicalSortExpr, expressions::Column},
@@ -32,14 +28,16 @@ use datafusion::{
     },
     prelude::SessionConfig,
 };
-use futures::StreamExt;
 use tokio::task::JoinSet;
 
 use crate::Context;
 
-/// A file of a batch view holds at most about so many groups.
-const FILE_ROWS: i64 = 2 << 20;
+mod write;
+
+use write::Writer;
+
 const COMMIT_TRIES: u32 = 5;
+const COMMIT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a recompute has published nothing.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +54,13 @@ pub(crate) enum Error {
          {read} were read: nothing is published; if this happens again, the table has been changed by somebody else"
     )]
     Gate { dataset: String, version: u64, files: i64, counted: i64, read: i64 },
+    #[error(
+        "the files of batch version {wanted} of view `{view}` waited {waited:?} for their commit, more than half of the \
+         time after which files without one are deleted: nothing is published; raise `batch.retention`"
+    )]
+    TooOld { view: String, wanted: i64, waited: Duration },
+    #[error("told to stop before it was done")]
+    Stopped,
     #[error("the log of dataset `{dataset}` cannot be reached")]
     Log { dataset: String, source: common::log::Error },
     #[error("the recompute's task died")]
@@ -72,6 +77,8 @@ pub(crate) struct Recompute {
     before: storage::table::Snapshot,
     last: Option<Published>,
     read: Arc<AtomicU64>,
+    /// When the first file was stored.
+    first_put: Arc<OnceLock<Instant>>,
 }
 
 impl Recompute {
@@ -90,7 +97,7 @@ impl Recompute {
         master.ensure(&dataset.schema).await?;
         let snapshot = master.load(None).await?;
         let at = Version::of(&master, &snapshot, &dataset.name, partitions).await?;
-        Ok(Self { context, view, table, at, before, last, read: Arc::default() })
+        Ok(Self { context, view, table, at, before, last, read: Arc::default(), first_put: Arc::default() })
     }
 
     /// The cut that it works towards.
@@ -122,25 +129,47 @@ impl Recompute {
         self.publish(version).await
     }
 
+    /// Commits the files against the table as it was when the work began. After an error only the table knows whether
+    /// they are in, so it is read before they are committed again.
     async fn publish(&self, version: Published) -> Result<Published, Error> {
         let mut tries = 0;
         loop {
+            self.check_age(&version)?;
             let Err(error) = self.table.publish(&self.before, &version).await else { return Ok(version) };
-            // The commit may be durable all the same: only the table knows.
-            let now = self.table.open().await?;
-            let newest = self.table.published(&now).await?;
-            match newest {
-                Some(newest) if newest.files == version.files => return Ok(version),
+            let mut newest = self.newest().await;
+            while newest.is_err() && tries < COMMIT_TRIES {
+                tries += 1;
+                tokio::time::sleep(COMMIT_PAUSE * tries).await;
+                newest = self.newest().await;
+            }
+            match newest? {
+                Some(newest) if is_same(&newest, &version) => return Ok(version),
                 Some(newest) if newest.batch_version >= version.batch_version => {
                     return Err(Error::Overtaken { view: self.view.name.clone(), won: newest.batch_version });
                 }
                 _ if tries < COMMIT_TRIES => {
                     tries += 1;
-                    tokio::time::sleep(Duration::from_millis(100) * tries).await;
+                    tracing::warn!(view = self.view.name, "publish: {}; trying again", chain(&error));
+                    tokio::time::sleep(COMMIT_PAUSE * tries).await;
                 }
                 _ => return Err(error.into()),
             }
         }
+    }
+
+    async fn newest(&self) -> Result<Option<Published>, storage::Error> {
+        let snapshot = self.table.table().load(None).await?;
+        self.table.published(&snapshot).await
+    }
+
+    /// Files that no commit names are deleted after the retention time, by whichever process sees them: a commit must
+    /// not come after that.
+    fn check_age(&self, version: &Published) -> Result<(), Error> {
+        let waited = self.first_put.get().map(Instant::elapsed).unwrap_or_default();
+        if waited <= self.context.settings.retention / 2 {
+            return Ok(());
+        }
+        Err(Error::TooOld { view: self.view.name.clone(), wanted: version.batch_version, waited })
     }
 
     async fn compute(&self) -> Result<Vec<DataFile>, Error> {
@@ -150,8 +179,8 @@ impl Recompute {
         let mut writing = JoinSet::new();
         for partition in 0..plan.output_partitioning().partition_count() {
             let states = plan.execute(partition, context.clone())?;
-            let writer = Writer { view: self.view.clone(), table: self.table.clone(), open: None, files: Vec::new() };
-            writing.spawn(writer.run(states));
+            let (view, table, first_put) = (self.view.clone(), self.table.clone(), self.first_put.clone());
+            writing.spawn(Writer { view, table, first_put }.run(states));
         }
         let mut ticker = tokio::time::interval(Duration::from_millis(200));
         let mut files = Vec::new();
@@ -222,60 +251,15 @@ impl Recompute {
     }
 }
 
+/// Whether a table's newest version is the one that was to be published: file names are never given twice, and without
+/// files the rest says it.
+fn is_same(newest: &Published, version: &Published) -> bool {
+    let names =
+        |version: &Published| -> BTreeSet<String> { version.files.iter().map(|file| file.path.clone()).collect() };
+    let head = |version: &Published| (version.batch_version, version.master_version, version.rows);
+    head(newest) == head(version) && newest.cut == version.cut && names(newest) == names(version)
+}
+
 fn rows_out(scan: &Arc<dyn ExecutionPlan>) -> u64 {
     scan.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or(0) as u64
-}
-
-/// Writes one partition of a batch view.
-struct Writer {
-    view: Arc<View>,
-    table: ViewTable,
-    open: Option<File>,
-    files: Vec<DataFile>,
-}
-
-impl Writer {
-    async fn run(
-        mut self,
-        mut states: datafusion::physical_plan::SendableRecordBatchStream,
-    ) -> Result<Vec<DataFile>, Error> {
-        while let Some(batch) = states.next().await {
-            let batch = batch?;
-            if batch.num_rows() == 0 {
-                continue;
-            }
-            self.write(&batch)?;
-            if self.open.as_ref().is_some_and(|file| file.rows() >= FILE_ROWS) {
-                self.end().await?;
-            }
-        }
-        self.end().await?;
-        Ok(self.files)
-    }
-
-    /// Finished columns, and the states beside them.
-    fn write(&mut self, states: &RecordBatch) -> Result<(), Error> {
-        let fold = &self.view.fold;
-        let states =
-            RecordBatch::try_new(fold.state().clone(), states.columns().to_vec()).map_err(DataFusionError::from)?;
-        let finished = fold.complete(&states)?;
-        let stored = to_stored(&states, fold.stored_state())?;
-        let columns = finished.columns().iter().chain(stored.columns().iter().skip(fold.keys().len()));
-        let row = RecordBatch::try_new(self.table.schema().clone(), columns.cloned().collect())
-            .map_err(DataFusionError::from)?;
-        let file = match &mut self.open {
-            Some(file) => file,
-            None => self.open.insert(File::new(self.table.schema(), Layout::View)?),
-        };
-        Ok(file.write(&row)?)
-    }
-
-    async fn end(&mut self) -> Result<(), Error> {
-        if let Some(file) = self.open.take() {
-            let (bytes, file) = file.finish(format!("part-{}.parquet", uuid::Uuid::now_v7()))?;
-            self.table.table().put(&file.path, bytes).await?;
-            self.files.push(file);
-        }
-        Ok(())
-    }
 }

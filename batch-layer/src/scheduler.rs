@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,7 @@ use common::{
     jobs::{Job, Jobs, Kind, State, rfc3339},
     operate::Error,
     storage,
-    view::Published,
+    view::{Published, ViewTable},
 };
 use tokio::sync::Semaphore;
 
@@ -21,11 +22,13 @@ use crate::{
     Context,
     metrics::Metrics,
     recompute::{self, Recompute},
+    retry::Retry,
 };
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A refresh that failed is tried again after this, or after its own interval if that is shorter.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// Runs recomputes.
 #[derive(Debug)]
@@ -34,49 +37,74 @@ pub(crate) struct Scheduler {
     metrics: Metrics,
     jobs: Jobs,
     /// By view, the job that is queued or at work.
-    running: Mutex<BTreeMap<String, String>>,
+    claimed: Mutex<BTreeMap<String, Claim>>,
     /// One recompute at a time: each uses all that the machine has.
     turns: Semaphore,
+}
+
+#[derive(Debug)]
+struct Claim {
+    job: Job,
+    /// Whether somebody may ask for it by its id: then it leaves a record, whatever comes of it.
+    is_known: bool,
 }
 
 impl Scheduler {
     /// Tidies up after earlier processes, and starts the schedules.
     pub(crate) async fn start(context: Arc<Context>, metrics: Metrics) -> Result<Arc<Self>, storage::Error> {
         let jobs = Jobs::new(context.storage.clone());
-        jobs.tidy(&context.settings.owner, context.clock.as_ref()).await?;
+        jobs.end_lost(&context.settings.owner, context.clock.as_ref()).await?;
         let scheduler = Arc::new(Self {
             context: context.clone(),
             metrics,
             jobs,
-            running: Mutex::default(),
+            claimed: Mutex::default(),
             turns: Semaphore::new(1),
         });
         for view in context.catalog.views.values().filter(|_| context.settings.schedule) {
-            let (scheduler, view) = (scheduler.clone(), view.clone());
-            let cancelled = context.supervisor.cancelled();
-            context.supervisor.spawn(format!("schedule of {}", view.name), async move {
-                tokio::select! {
-                    () = cancelled.cancelled() => {}
-                    () = scheduler.keep(view) => {}
-                }
-                Ok::<(), Infallible>(())
-            });
+            let Some(refresh) = view.refresh else { continue };
+            let kept = scheduler.clone().keep(view.clone(), refresh);
+            context.supervisor.spawn(format!("schedule of {}", view.name), kept);
         }
         Ok(scheduler)
     }
 
-    /// Recomputes a view now and then, for ever.
-    async fn keep(&self, view: Arc<View>) {
-        let Some(refresh) = view.refresh else { return };
+    /// Recomputes a view now and then, until it is told to stop.
+    async fn keep(self: Arc<Self>, view: Arc<View>, refresh: Duration) -> Result<(), Infallible> {
+        let cancelled = self.context.supervisor.cancelled();
+        let mut wait = self.until_due(&view, refresh).await;
         loop {
+            tokio::select! {
+                () = cancelled.cancelled() => return Ok(()),
+                () = tokio::time::sleep(wait) => {}
+            }
             let began = Instant::now();
-            let done = match self.claim(&view, Kind::ScheduledRecompute) {
-                Ok(job) => self.work(view.clone(), job, true).await,
+            let is_done = match self.claim(&view, Kind::ScheduledRecompute) {
+                Ok(job) => self.work(view.clone(), job).await,
                 // Somebody's own recompute is at work: that will do.
                 Err(_) => true,
             };
-            let wait = if done { refresh } else { refresh.min(AFTER_FAILURE) };
-            tokio::time::sleep(wait.saturating_sub(began.elapsed()).max(Duration::from_millis(100))).await;
+            let interval = if is_done { refresh } else { refresh.min(AFTER_FAILURE) };
+            wait = interval.saturating_sub(began.elapsed()).max(PAUSE_MIN);
+        }
+    }
+
+    /// A view is due one interval after its last batch version; without any, at once.
+    async fn until_due(&self, view: &View, refresh: Duration) -> Duration {
+        let last = async {
+            let table = ViewTable::new(&self.context.storage, view)?;
+            table.published(&table.open().await?).await
+        };
+        match last.await {
+            Ok(Some(last)) => {
+                let age_ms = self.context.clock.now_ms() - last.published_at_ms;
+                refresh.saturating_sub(Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)))
+            }
+            Ok(None) => Duration::ZERO,
+            Err(error) => {
+                tracing::warn!(view = view.name, "could not see when it was last recomputed: {}", chain(&error));
+                Duration::ZERO
+            }
         }
     }
 
@@ -85,16 +113,12 @@ impl Scheduler {
         let view = self.context.catalog.views.get(view).ok_or_else(|| Error::UnknownView { view: view.to_owned() })?;
         let job = self.claim(view, kind)?;
         if let Err(error) = self.jobs.put(&job).await {
-            self.release(&view.name);
+            self.claimed().remove(&view.name);
             return Err(Error::Unavailable(Box::new(error)));
         }
         let (scheduler, view, queued) = (self.clone(), view.clone(), job.clone());
-        let cancelled = self.context.supervisor.cancelled();
         self.context.supervisor.spawn(format!("job {}", job.id), async move {
-            tokio::select! {
-                () = cancelled.cancelled() => {}
-                _ = scheduler.work(view, queued, false) => {}
-            }
+            scheduler.work(view, queued).await;
             Ok::<(), Infallible>(())
         });
         Ok(job)
@@ -107,15 +131,24 @@ impl Scheduler {
 
     /// One job.
     pub(crate) async fn job(&self, id: &str) -> Result<Job, Error> {
+        let own = self.claimed().values().find(|claim| claim.job.id == id).map(|claim| claim.job.clone());
+        if let Some(job) = own {
+            return Ok(job);
+        }
         let job = self.jobs.get(id).await.map_err(|error| Error::Unavailable(Box::new(error)))?;
         job.ok_or_else(|| Error::UnknownJob { id: id.to_owned() })
     }
 
+    fn claimed(&self) -> MutexGuard<'_, BTreeMap<String, Claim>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the view's turn, or says who has it.
     fn claim(&self, view: &View, kind: Kind) -> Result<Job, Error> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = running.get(&view.name) {
-            return Err(Error::Running { view: view.name.clone(), id: id.clone() });
+        let mut claimed = self.claimed();
+        if let Some(claim) = claimed.get_mut(&view.name) {
+            claim.is_known |= kind == Kind::Recompute;
+            return Err(Error::Running { view: view.name.clone(), id: claim.job.id.clone() });
         }
         let now_ms = self.context.clock.now_ms();
         let job = Job {
@@ -134,20 +167,16 @@ impl Scheduler {
             owner: self.context.settings.owner.clone(),
             heartbeat_ms: now_ms,
         };
-        running.insert(view.name.clone(), job.id.clone());
+        let claim = Claim { job: job.clone(), is_known: kind == Kind::Recompute };
+        claimed.insert(view.name.clone(), claim);
         Ok(job)
     }
 
-    fn release(&self, view: &str) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(view);
-    }
-
     /// Runs a claimed job to its end. Whether it did what it should.
-    async fn work(&self, view: Arc<View>, mut job: Job, quietly: bool) -> bool {
+    async fn work(&self, view: Arc<View>, mut job: Job) -> bool {
         let name = view.name.clone();
         let began = Instant::now();
         let outcome = self.publish(view, &mut job).await;
-        self.release(&name);
         let label = match &outcome {
             Ok(Some(published)) => {
                 tracing::info!(view = name, batch_version = published.batch_version, rows = published.rows,
@@ -168,16 +197,20 @@ impl Scheduler {
         job.state = if outcome.is_ok() { State::Succeeded } else { State::Failed };
         job.progress = if outcome.is_ok() { 1.0 } else { job.progress };
         job.ended_at = Some(rfc3339(self.context.clock.now_ms()));
+        let is_known = self.claimed().remove(&name).is_none_or(|claim| claim.is_known);
         // A schedule that found nothing new leaves no record: there would soon be nothing else.
-        if !(quietly && matches!(outcome, Ok(None))) {
-            self.put(&job).await;
+        if is_known || job.started_at.is_some() || !matches!(outcome, Ok(None) | Err(recompute::Error::Stopped)) {
+            self.put_last(&job).await;
         }
         outcome.is_ok()
     }
 
     async fn publish(&self, view: Arc<View>, job: &mut Job) -> Result<Option<Published>, recompute::Error> {
-        let _turn = self.turns.acquire().await;
-        let recompute = Recompute::begin(self.context.clone(), view).await?;
+        let beginning = async {
+            let turn = self.turns.acquire().await;
+            Ok::<_, recompute::Error>((turn, Recompute::begin(self.context.clone(), view).await?))
+        };
+        let (_turn, recompute) = self.while_beating(job, || 0.0, beginning).await??;
         if recompute.is_current() {
             return Ok(None);
         }
@@ -187,30 +220,59 @@ impl Scheduler {
         job.cut = Some(recompute.at().frontier.clone());
         self.put(job).await;
         let (read, rows) = (recompute.rows_read(), recompute.at().rows.max(1));
-        let mut work = self.context.compute.spawn(recompute.run());
+        #[allow(clippy::cast_precision_loss, reason = "a share, for people to read")]
+        let progress = || (read.load(Ordering::Relaxed) as f64 / rows as f64).min(0.99);
+        let work = self.context.compute.spawn(recompute.run());
+        // A job that is told to stop must not go on in the dark.
+        let _abort = AbortOnDrop(work.abort_handle());
+        self.while_beating(job, progress, work).await??.map(Some)
+    }
+
+    /// Waits for `work`, and says now and then that somebody is at it and how far it has come.
+    async fn while_beating<T>(
+        &self,
+        job: &mut Job,
+        progress: impl Fn() -> f64,
+        work: impl Future<Output = T>,
+    ) -> Result<T, recompute::Error> {
+        let cancelled = self.context.supervisor.cancelled();
+        let mut work = pin!(work);
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.tick().await;
-        // A job that is cancelled must not go on in the dark.
-        let abort = AbortOnDrop(work.abort_handle());
-        let done = loop {
+        loop {
             tokio::select! {
-                done = &mut work => break done?,
+                done = &mut work => return Ok(done),
+                () = cancelled.cancelled() => return Err(recompute::Error::Stopped),
                 _ = heartbeat.tick() => {
-                    #[allow(clippy::cast_precision_loss, reason = "a share, for people to read")]
-                    let share = read.load(Ordering::Relaxed) as f64 / rows as f64;
-                    job.progress = share.min(0.99);
+                    job.progress = progress();
                     job.heartbeat_ms = self.context.clock.now_ms();
                     self.put(job).await;
                 }
             }
-        };
-        drop(abort);
-        done.map(Some)
+        }
     }
 
+    /// Writes how a job stands. Where that fails, the next heartbeat does it.
     async fn put(&self, job: &Job) {
+        let is_known = self.claimed().get_mut(&job.view).is_none_or(|claim| {
+            claim.job.clone_from(job);
+            claim.is_known
+        });
+        if !is_known && job.state == State::Queued {
+            return;
+        }
         if let Err(error) = self.jobs.put(job).await {
             tracing::warn!(job = job.id, "could not write the job's record: {}", chain(&error));
+        }
+    }
+
+    /// Writes how a job has ended. Nothing else will, and whoever follows the job waits for it.
+    async fn put_last(&self, job: &Job) {
+        let mut retry = Retry::new(self.context.supervisor.cancelled());
+        while let Err(error) = self.jobs.put(job).await {
+            if !retry.after(&format!("write how job `{}` has ended", job.id), &error).await {
+                return;
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Records of recomputes, kept in the object store so that they outlive the process.
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,8 @@ pub enum State {
 
 /// So many records are kept.
 const KEPT: usize = 200;
+/// So many records are read at once.
+const AT_ONCE: usize = 16;
 /// A job whose process has not said for so long that it is at it has lost it.
 const LOST_AFTER_MS: i64 = 30_000;
 
@@ -100,18 +102,37 @@ impl Jobs {
     pub async fn get(&self, id: &str) -> Result<Option<Job>, Error> {
         let path = Self::path(id);
         let read = async { self.storage.objects().get(&path).await?.bytes().await };
-        match read.await {
-            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(Error::Object { action: "read", path: path.to_string(), source }),
-        }
+        let text = match read.await {
+            Ok(text) => text,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(Error::Object { action: "read", path: path.to_string(), source }),
+        };
+        let job = serde_json::from_slice(&text);
+        job.map(Some).map_err(|error| Error::Corrupt { table: path.to_string(), detail: error.to_string() })
     }
 
-    /// The newest records first, at most `limit`.
+    /// The newest records first, at most `limit`. One that cannot be read is left out, with a warning: it must not
+    /// hide the others.
     pub async fn list(&self, limit: usize) -> Result<Vec<Job>, Error> {
+        self.read(self.ids().await?.into_iter().take(limit).collect()).await
+    }
+
+    /// The cuts that running jobs of a view work towards: its states must stay separable there.
+    pub async fn announced(&self, view: &str) -> Result<Vec<Frontier>, Error> {
+        let jobs = self.list(KEPT).await?;
+        let at_work = |job: &Job| job.view == view && job.state == State::Running;
+        Ok(jobs.into_iter().filter(at_work).filter_map(|job| job.cut).collect())
+    }
+
+    async fn read(&self, ids: Vec<String>) -> Result<Vec<Job>, Error> {
+        let mut records = stream::iter(ids).map(|id| async move { self.get(&id).await }).buffered(AT_ONCE);
         let mut jobs = Vec::new();
-        for id in self.ids().await?.iter().take(limit) {
-            jobs.extend(self.get(id).await?);
+        while let Some(record) = records.next().await {
+            match record {
+                Ok(job) => jobs.extend(job),
+                Err(Error::Corrupt { table, detail }) => tracing::warn!("job record `{table}` is unreadable: {detail}"),
+                Err(error) => return Err(error),
+            }
         }
         Ok(jobs)
     }
@@ -129,11 +150,10 @@ impl Jobs {
         Ok(ids)
     }
 
-    /// Marks jobs whose process has ended as failed, and forgets the oldest.
-    pub async fn tidy(&self, owner: &str, now: &dyn Clock) -> Result<(), Error> {
-        let ids = self.ids().await?;
-        for id in ids.iter().take(KEPT) {
-            let Some(mut job) = self.get(id).await? else { continue };
+    /// At the start of a process: jobs of `owner`'s earlier process, and those whose process has not said for a while
+    /// that it is at them, have failed.
+    pub async fn end_lost(&self, owner: &str, now: &dyn Clock) -> Result<(), Error> {
+        for mut job in self.list(KEPT).await? {
             let lost = job.owner == owner || now.now_ms() - job.heartbeat_ms > LOST_AFTER_MS;
             if matches!(job.state, State::Queued | State::Running) && lost {
                 job.state = State::Failed;
@@ -142,10 +162,18 @@ impl Jobs {
                 self.put(&job).await?;
             }
         }
-        for id in ids.iter().skip(KEPT) {
+        Ok(())
+    }
+
+    /// Forgets all but the newest records.
+    pub async fn prune(&self) -> Result<(), Error> {
+        for id in self.ids().await?.iter().skip(KEPT) {
             let path = Self::path(id);
-            let deleted = self.storage.objects().delete(&path).await;
-            deleted.map_err(|source| Error::Object { action: "delete", path: path.to_string(), source })?;
+            match self.storage.objects().delete(&path).await {
+                // Another process may prune too.
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => return Err(Error::Object { action: "delete", path: path.to_string(), source }),
+            }
         }
         Ok(())
     }
@@ -155,4 +183,92 @@ impl Jobs {
 pub fn rfc3339(ms: i64) -> String {
     let time = chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default();
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    /// Long after 1970, and always the same.
+    #[derive(Debug)]
+    struct Stopped;
+
+    impl Clock for Stopped {
+        fn now_us(&self) -> i64 {
+            1_700_000_000_000_000
+        }
+    }
+
+    fn jobs() -> Jobs {
+        Jobs::new(Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap())
+    }
+
+    fn job(id: usize, owner: &str, state: State, heartbeat_age_ms: i64) -> Job {
+        Job {
+            id: format!("{id:04}"),
+            view: "daily".to_owned(),
+            definition: "d".to_owned(),
+            kind: Kind::Recompute,
+            state,
+            progress: 0.5,
+            cut: Some([(0, i64::try_from(id).unwrap())].into_iter().collect()),
+            batch_version: None,
+            error: None,
+            created_at: rfc3339(0),
+            started_at: None,
+            ended_at: None,
+            owner: owner.to_owned(),
+            heartbeat_ms: Stopped.now_ms() - heartbeat_age_ms,
+        }
+    }
+
+    #[tokio::test]
+    async fn jobs_that_nobody_runs_have_failed() {
+        let cases = [
+            ("of the same owner", job(1, "me", State::Running, 0), State::Failed),
+            ("queued, of the same owner", job(2, "me", State::Queued, 0), State::Failed),
+            ("of another owner that beats", job(3, "other", State::Running, 29_000), State::Running),
+            ("of another owner that is silent", job(4, "other", State::Running, 31_000), State::Failed),
+            ("done long ago", job(5, "me", State::Succeeded, 99_000), State::Succeeded),
+        ];
+        let jobs = jobs();
+        for (_, job, _) in &cases {
+            jobs.put(job).await.unwrap();
+        }
+        jobs.end_lost("me", &Stopped).await.unwrap();
+        for (what, before, expected) in &cases {
+            let after = jobs.get(&before.id).await.unwrap().unwrap();
+            assert_eq!(after.state, *expected, "{what}");
+            let reason = (after.state != before.state).then_some("the process that ran it ended");
+            assert_eq!(after.error.as_deref(), reason, "{what}");
+        }
+        assert_eq!(jobs.announced("daily").await.unwrap(), [[(0, 3)].into_iter().collect()]);
+        assert_eq!(jobs.announced("other").await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn the_newest_are_kept_and_come_first() {
+        let jobs = jobs();
+        for id in 0..KEPT + 3 {
+            jobs.put(&job(id, "me", State::Succeeded, 0)).await.unwrap();
+        }
+        jobs.prune().await.unwrap();
+        let ids = |jobs: Vec<Job>| jobs.into_iter().map(|job| job.id).collect::<Vec<_>>();
+        assert_eq!(ids(jobs.list(2).await.unwrap()), ["0202", "0201"]);
+        assert_eq!(jobs.list(usize::MAX).await.unwrap().len(), KEPT);
+        assert!(jobs.get("0002").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_is_no_missing_one() {
+        let jobs = jobs();
+        jobs.put(&job(1, "me", State::Succeeded, 0)).await.unwrap();
+        jobs.storage.objects().put(&Jobs::path("0002"), "{".into()).await.unwrap();
+        assert!(matches!(jobs.get("0002").await, Err(Error::Corrupt { .. })));
+        assert_eq!(jobs.list(9).await.unwrap().len(), 1);
+    }
 }

@@ -111,11 +111,9 @@ impl ViewTable {
         }
         let mut version = self.table.load(None).await?.version();
         while history.len() < limit && version > 0 {
-            match self.table.change(version).await {
-                Ok(Some(change)) => history.extend(parse(&change)),
-                // Older log files are cleaned up.
-                _ => break,
-            }
+            // Older log files are cleaned up.
+            let Some(change) = self.table.change(version).await? else { break };
+            history.extend(parse(&change));
             version -= 1;
         }
         Ok(history)
