@@ -319,6 +319,35 @@ async fn every_aggregate_merges_without_keys() {
     }
 }
 
+/// Merging digests is not associative: they are held to the exact value, within a share of the values' range.
+#[tokio::test]
+async fn digests_stay_within_their_error() {
+    let dataset = dataset();
+    let context = &contexts()[0];
+    for (aggregate, exact) in [
+        ("approx_median(x)", "median(x)"),
+        ("approx_percentile_cont(0.9) within group (order by x)", "percentile_cont(0.9) within group (order by x)"),
+    ] {
+        let fold = Fold::plan(&dataset, &query(&format!("select {aggregate} as v from t"))).unwrap();
+        for seed in 0..5 {
+            let all = rows(&dataset.schema, 4000, 20, &mut fastrand::Rng::with_seed(seed));
+            let input = all.project(fold.projection()).unwrap();
+            let mut states = Vec::new();
+            for start in (0..4000).step_by(500) {
+                states.push(fold.partial(vec![input.slice(start, 500)], context).await.unwrap());
+            }
+            let batch = fold.reduce(states.split_off(4), context).await.unwrap();
+            states.push(through_parquet(&fold, &batch).0);
+            let merged = fold.finish(states, context).await.unwrap();
+            let expected = plain(&dataset, &all, &format!("select {exact} as v from t"), &merged.schema()).await;
+            let value = |batch: &RecordBatch| batch.column(0).as_any().downcast_ref::<Float64Array>().unwrap().value(0);
+            // The values span 250.
+            let error = (value(&merged) - value(&expected)).abs() / 250.0;
+            assert!(error < 0.02, "{aggregate} seed {seed}: {} and exactly {}", value(&merged), value(&expected));
+        }
+    }
+}
+
 #[tokio::test]
 async fn keys_filters_and_having() {
     for sql in [

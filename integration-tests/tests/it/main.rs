@@ -12,4 +12,5 @@ mod batch;
 mod kafka;
 mod merge;
 mod simulation;
+mod sql;
 mod system;

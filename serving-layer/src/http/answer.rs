@@ -12,7 +12,6 @@ use common::values::output;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef, ipc::writer::StreamWriter},
     error::DataFusionError,
-    physical_plan::SendableRecordBatchStream,
 };
 use futures::{FutureExt, Stream, StreamExt, stream};
 
@@ -26,9 +25,6 @@ use crate::{
 pub(super) const STAMP: &str = "lamina-stamp";
 
 type Batches = std::pin::Pin<Box<dyn Stream<Item = Result<RecordBatch, DataFusionError>> + Send>>;
-
-/// Parts of a body are sent once they have about so many bytes; a smaller answer is sent whole.
-const PART_BYTES: usize = 64 << 10;
 
 /// The response of an answer.
 pub(super) async fn respond(answer: Answer, format: Format) -> Result<Response, Problem> {
@@ -123,8 +119,6 @@ struct Writer {
     schema: SchemaRef,
     stamp: String,
     begun: bool,
-    /// Whether there has been a row.
-    any: bool,
     arrow: Option<StreamWriter<Vec<u8>>>,
 }
 
@@ -277,6 +271,5 @@ mod tests {
             assert!(late.status().is_success());
             to_bytes(late.into_body(), usize::MAX).await.unwrap_err();
         }
-        Ok(())
     }
 }

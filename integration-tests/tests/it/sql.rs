@@ -1,0 +1,109 @@
+//! SQL answers, as sqllogictest files in `integration-tests/sql`.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use common::{
+    catalog::Catalog,
+    clock::System,
+    log::{Log, NewRecord},
+    storage::Storage,
+};
+use integration_tests::{
+    memory_log::MemoryLog,
+    world::{Settings, World, at_least},
+};
+use serde_json::Value;
+use serving_layer::engine::Options;
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/sql"))
+}
+
+#[derive(Clone)]
+struct Database(Arc<World>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Failed(String);
+
+#[async_trait]
+impl AsyncDB for Database {
+    type Error = Failed;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failed> {
+        let answered = self.0.query(sql, &Options::default()).await;
+        let (rows, _) = answered.map_err(|error| Failed(common::fault::chain(error.as_ref())))?;
+        let rows: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| row.as_object().into_iter().flatten().map(|(_, value)| text(value)).collect())
+            .collect();
+        let columns = rows.first().map_or(0, Vec::len);
+        Ok(DBOutput::Rows { types: vec![DefaultColumnType::Any; columns], rows })
+    }
+
+    async fn shutdown(&mut self) {}
+}
+
+/// A value as the files have it.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Two events in three go to partition 0; half of them are in the batch views, the rest in the speed layer.
+async fn world() -> Arc<World> {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new(0, Arc::new(System)));
+    let store = Arc::new(object_store::memory::InMemory::new());
+    let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), store).unwrap();
+    let sql = std::fs::read_to_string(folder().join("catalog.sql")).unwrap();
+    let catalog = Catalog::parse(&[("catalog.sql".to_owned(), sql)]).unwrap_or_else(|faults| panic!("{faults}"));
+    let catalog = Arc::new(catalog);
+    log.ensure_topic("everything", 2).await.unwrap();
+    let world = World::start(&storage, &log, &catalog, Settings::hasty()).await.unwrap();
+    let events = std::fs::read_to_string(folder().join("events.ndjson")).unwrap();
+    let events: Vec<&str> = events.lines().collect();
+    let (first, second) = events.split_at(events.len() / 2);
+    for (half, events) in [first, second].into_iter().enumerate() {
+        for (i, event) in events.iter().enumerate() {
+            let record = NewRecord { key: None, value: Some(event.to_string().into()) };
+            log.append("everything", i32::try_from(i % 2).unwrap(), vec![record]).await.unwrap();
+        }
+        let end = log.bounds("everything").await.unwrap().end;
+        let options = at_least("everything", &end, Duration::from_secs(30));
+        world.query("SELECT count(*) FROM everything", &options).await.unwrap();
+        world.query("SELECT * FROM whole", &options).await.unwrap();
+        if half == 0 {
+            for view in catalog.views.keys() {
+                let job = world.recompute(view).await.unwrap();
+                assert_eq!(job.batch_version, Some(1), "{job:?}");
+            }
+        }
+    }
+    Arc::new(world)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files() {
+    let world = world().await;
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
+    files.sort();
+    assert!(files.len() >= 2);
+    for file in files {
+        let database = Database(world.clone());
+        let mut runner = Runner::new(move || {
+            let database = database.clone();
+            async move { Ok(database) }
+        });
+        runner.run_file_async(&file).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    let (_, stamp) = world.query("SELECT * FROM whole", &Options::default()).await.unwrap();
+    assert_eq!(stamp.views["whole"].batch_version, Some(1));
+    Arc::into_inner(world).unwrap().stop().await.unwrap();
+}
