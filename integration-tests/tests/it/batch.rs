@@ -242,7 +242,7 @@ impl Layer {
     fn restarts(&self) -> f64 {
         let families = self.registry.gather();
         let restarts = families.iter().find(|family| family.name() == batch_layer::metrics::RESTARTS);
-        restarts.map_or(0.0, |family| family.get_metric()[0].get_counter().value())
+        restarts.map_or(0.0, |family| family.get_metric()[0].get_counter().get_value())
     }
 }
 
@@ -359,7 +359,7 @@ async fn a_stop_archives_what_has_been_read() {
     let seen = |layer: &Layer| {
         let families = layer.registry.gather();
         let behind = families.iter().find(|family| family.name() == batch_layer::metrics::UNARCHIVED);
-        behind.is_some_and(|family| family.get_metric()[0].get_gauge().value() >= 300.0)
+        behind.is_some_and(|family| family.get_metric()[0].get_gauge().get_value() >= 300.0)
     };
     // What is only read is no less behind.
     wait_for("the events to be seen", || async { seen(&layer) }).await;
