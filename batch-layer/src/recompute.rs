@@ -36,6 +36,7 @@ mod write;
 
 use write::Writer;
 
+const MERGE_BYTES: usize = 10 << 20;
 const COMMIT_TRIES: u32 = 5;
 const COMMIT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -200,7 +201,11 @@ impl Recompute {
     fn task_context(&self) -> Result<Arc<TaskContext>, DataFusionError> {
         let settings = &self.context.settings;
         let runtime = self.context.storage.runtime(Arc::new(FairSpillPool::new(settings.memory_bytes)))?;
-        let config = SessionConfig::new().with_target_partitions(settings.parallelism);
+        // A sort sets aside what merging its spilled runs needs: 10 MB unless told, in each partition, which little
+        // memory does not have.
+        let aside = (settings.memory_bytes / settings.parallelism.max(1) / 8).min(MERGE_BYTES);
+        let config =
+            SessionConfig::new().with_target_partitions(settings.parallelism).with_sort_spill_reservation_bytes(aside);
         Ok(Arc::new(TaskContext::default().with_session_config(config).with_runtime(runtime)))
     }
 

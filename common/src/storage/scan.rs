@@ -75,10 +75,11 @@ fn statistics(schema: &SchemaRef, files: &[DataFile]) -> Statistics {
 }
 
 fn groups(table: &str, files: &[DataFile], partitions: usize) -> Vec<FileGroup> {
-    let files: Vec<PartitionedFile> = files.iter().map(|file| partitioned_file(table, file)).collect();
     if files.is_empty() {
-        return Vec::new();
+        // One partition without rows: there are operators that do not run over none.
+        return vec![FileGroup::default()];
     }
+    let files: Vec<PartitionedFile> = files.iter().map(|file| partitioned_file(table, file)).collect();
     FileGroup::new(files).split_files(partitions)
 }
 
@@ -92,4 +93,37 @@ fn partitioned_file(table: &str, file: &DataFile) -> PartitionedFile {
         version: None,
     };
     PartitionedFile::new_from_meta(meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        arrow::datatypes::{DataType, Field, Schema},
+        execution::{TaskContext, memory_pool::UnboundedMemoryPool},
+        physical_plan::{ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec, collect},
+    };
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_table_without_files_has_no_rows() {
+        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap();
+        let runtime = storage.runtime(Arc::new(UnboundedMemoryPool::default())).unwrap();
+        let scan = Scan {
+            table: "master/sales",
+            schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)])),
+            files: &[],
+            projection: Some(vec![0]),
+            predicate: None,
+            exact: false,
+            limit: None,
+            partitions: 4,
+        };
+        let plan = scan.plan(&runtime).unwrap();
+        assert_eq!(plan.output_partitioning().partition_count(), 1);
+        let context = Arc::new(TaskContext::default().with_runtime(runtime));
+        let rows = collect(Arc::new(CoalescePartitionsExec::new(plan)), context).await.unwrap();
+        assert_eq!(rows.iter().map(|rows| rows.num_rows()).sum::<usize>(), 0);
+    }
 }

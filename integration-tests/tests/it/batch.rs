@@ -157,7 +157,13 @@ impl Bed {
     }
 
     async fn wait_until_archived(&self) {
-        wait_for("the end of the log in the master", || async { self.master().await.at().frontier == self.end }).await;
+        let dataset = &self.catalog.datasets["sales"];
+        wait_for("the end of the log in the master", || async {
+            // The store may be failing.
+            let master = master::Follower::open(&self.storage, dataset, 3).await;
+            master.is_ok_and(|master| master.at().frontier == self.end)
+        })
+        .await;
     }
 
     /// Every usable event is in the master once, every other one is a dead letter once, and the counts say so.
@@ -365,8 +371,8 @@ async fn a_stop_archives_what_has_been_read() {
     wait_for("the events to be seen", || async { seen(&layer) }).await;
     let frontier = bed.master().await.at().frontier.clone();
     assert!(frontier.is_empty(), "{frontier}");
-    wait_for("the events to be read", || async { layer.batch.jobs(1).await.is_ok() }).await;
     layer.stop().await;
+    assert!(!bed.master().await.at().frontier.is_empty());
     // What had not been read by then is, by the next.
     let layer = bed.start(hasty("next")).await;
     bed.wait_until_archived().await;
@@ -465,12 +471,7 @@ async fn a_log_that_was_made_anew_stops_the_line() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recompute_gives_what_the_plain_query_gives() {
-    let cases = [
-        ("no events", 0, 2 << 30, 3),
-        ("one partition", 400, 2 << 30, 1),
-        ("several", 3000, 2 << 30, 3),
-        ("hardly any memory", 12_000, 1 << 20, 2),
-    ];
+    let cases = [("no events", 0, 2 << 30, 3), ("one partition", 400, 2 << 30, 1), ("several", 3000, 2 << 30, 3)];
     let mut bed = Bed::new(8).await;
     let mut batch_version = 0;
     for (what, events, memory_bytes, parallelism) in cases {
@@ -492,6 +493,26 @@ async fn a_recompute_gives_what_the_plain_query_gives() {
         assert_eq!((job.state, job.batch_version), (State::Succeeded, None), "{what}");
         layer.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_are_all_dead_are_a_version_too() {
+    let mut bed = Bed::new(14).await;
+    let records = vec![NewRecord { key: None, value: Some("{".into()) }; 3];
+    for offset in bed.log.append("sales", 0, records).await.unwrap() {
+        bed.dead.push((0, offset));
+    }
+    bed.end = bed.log.bounds("sales").await.unwrap().end;
+    let layer = bed.start(hasty("only")).await;
+    bed.wait_until_archived().await;
+    for view in bed.catalog.views.keys() {
+        let job = layer.recompute(view).await;
+        assert_eq!((job.state, job.batch_version), (State::Succeeded, Some(1)), "{view}: {:?}", job.error);
+        let version = bed.published(view).await.unwrap();
+        bed.check_view(view, &version, "without usable events").await;
+    }
+    layer.stop().await;
+    bed.check_archived("without usable events").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
