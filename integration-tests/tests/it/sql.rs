@@ -8,12 +8,14 @@ use common::{
     clock::System,
     log::{Log, NewRecord},
     storage::Storage,
+    values::output,
 };
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
+use futures::TryStreamExt;
 use integration_tests::{
     memory_log::MemoryLog,
     world::{Settings, World, at_least},
 };
-use serde_json::Value;
 use serving_layer::engine::Options;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 
@@ -34,12 +36,15 @@ impl AsyncDB for Database {
     type ColumnType = DefaultColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failed> {
-        let answered = self.0.query(sql, &Options::default()).await;
-        let (rows, _) = answered.map_err(|error| Failed(common::fault::chain(error.as_ref())))?;
-        let rows: Vec<Vec<String>> = rows
-            .iter()
-            .map(|row| row.as_object().into_iter().flatten().map(|(_, value)| text(value)).collect())
-            .collect();
+        let failed = |error: &dyn std::error::Error| Failed(common::fault::chain(error));
+        let answer = self.0.engine.sql(sql, &Options::default()).await.map_err(|error| failed(&error))?;
+        let batches: Vec<RecordBatch> = answer.rows.try_collect().await.map_err(|error| failed(&error))?;
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        for batch in &batches {
+            rows.extend(
+                (0..batch.num_rows()).map(|row| batch.columns().iter().map(|column| text(column, row)).collect()),
+            );
+        }
         let columns = rows.first().map_or(0, Vec::len);
         Ok(DBOutput::Rows { types: vec![DefaultColumnType::Any; columns], rows })
     }
@@ -47,12 +52,14 @@ impl AsyncDB for Database {
     async fn shutdown(&mut self) {}
 }
 
-/// A value as the files have it.
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "NULL".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// A value as the files have it: as an answer writes it, but for the quotes.
+fn text(column: &ArrayRef, row: usize) -> String {
+    let mut text = Vec::new();
+    output::write_value(column, row, &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    match text.as_str() {
+        "null" => "NULL".to_owned(),
+        text => serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned()),
     }
 }
 
