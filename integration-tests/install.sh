@@ -9,12 +9,12 @@ mkdir -p "$cache"
 missing=()
 command -v java >/dev/null || missing+=(default-jdk-headless)
 command -v mvn >/dev/null || missing+=(maven)
-command -v cmake >/dev/null || true
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
   else
-    echo "the tests need a JDK (17 or later) and Maven: install ${missing[*]} (Debian) or your system's packages for them" >&2
+    echo "the tests need a JDK (17 or later), Maven, and Python 3 with venv: install ${missing[*]} (Debian) or your system's packages for them" >&2
     exit 1
   fi
 fi
@@ -27,7 +27,6 @@ fi
 
 python="$cache/python"
 if [ ! -f "$python/complete" ]; then
-  command -v python3 >/dev/null || { echo "the tests need Python 3.10 or later with venv" >&2; exit 1; }
   python3 -m venv "$python"
   "$python/bin/pip" install --quiet --disable-pip-version-check deltalake polars duckdb pyarrow confluent-kafka
   touch "$python/complete"

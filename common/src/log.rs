@@ -4,7 +4,7 @@
 //! an append that has returned is durable; a reader gives every record of its partitions in offset order, none twice
 //! and none left out; offsets may have gaps; nothing is given out that a crash could still take back.
 
-use std::{fmt::Debug, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -93,6 +93,24 @@ pub struct Bounds {
     pub end: Frontier,
 }
 
+impl Bounds {
+    /// Whether all that follows `from` is there: not expired at the start, not lost at the end. A partition that the
+    /// topic does not have ends at 0.
+    pub(crate) fn check(&self, topic: &str, from: &Frontier) -> Result<(), Error> {
+        let named: BTreeSet<Partition> = self.end.partitions().chain(from.partitions()).collect();
+        for partition in named {
+            let (wanted, start, end) = (from.get(partition), self.start.get(partition), self.end.get(partition));
+            if wanted < start {
+                return Err(Error::Expired { topic: topic.to_owned(), partition, wanted, start });
+            }
+            if wanted > end {
+                return Err(Error::Truncated { topic: topic.to_owned(), partition, wanted, end });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A log of partitioned topics.
 #[async_trait]
 pub trait Log: Send + Sync + Debug {
@@ -146,7 +164,8 @@ pub enum Error {
     Append {
         topic: String,
         partition: Partition,
-        /// Offsets of the records that are durable.
+        /// Offsets of the records that are known to be durable. One whose acknowledgement did not come may be in the
+        /// log as well.
         offsets: Vec<Offset>,
         written: usize,
         total: usize,

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
     thread::JoinHandle,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redb::{Database, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Bounds, Error, Log, NewRecord, Reader};
@@ -72,8 +73,17 @@ impl Embedded {
             source,
         };
         std::fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(&file).map_err(|error| failed(error.into()))?;
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(&file);
+        let database = database.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+                failed("another process has it open: stop that one or choose another folder".into())
+            }
+            error => failed(error.into()),
+        })?;
+        // The file's own name must outlast a power failure too, not only what is written into it.
+        for named_in in [Some(folder), folder.parent()].into_iter().flatten().filter(|path| path.is_dir()) {
+            File::open(named_in).and_then(|folder| folder.sync_all()).map_err(|error| failed(error.into()))?;
+        }
         let topics = load(&database).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared { database, clock, topics: RwLock::new(topics), commits: watch::Sender::new(0) });
         let (queue, requests) = mpsc::channel(QUEUE);
@@ -223,7 +233,8 @@ mod tests {
         assert_eq!(log.ensure_topic("t", 2).await.unwrap(), 2);
         let record = |value: &'static [u8]| NewRecord { key: None, value: Some(value.into()) };
         assert_eq!(log.append("t", 1, vec![record(b"a"), record(b"b")]).await.unwrap(), [0, 1]);
-        assert!(open().unwrap_err().to_string().contains("open the embedded log"));
+        let held = crate::fault::chain(&open().unwrap_err());
+        assert!(held.contains("open the embedded log") && held.contains("another process has it open"), "{held}");
         drop(log);
         let log = open().unwrap();
         assert_eq!(log.ensure_topic("t", 9).await.unwrap(), 2);
@@ -245,6 +256,11 @@ mod tests {
         suite::appends_side_by_side(&log, "c").await.unwrap();
         suite::what_is_not_there(&log, "d").await.unwrap();
         suite::gaps_are_passed(&log, "e", || async { embedded.skip("e", 0, 1).await.unwrap() }).await.unwrap();
+        let trim = |below: Frontier| {
+            let embedded = embedded.clone();
+            async move { embedded.trim("f", &below).await.unwrap() }
+        };
+        suite::what_has_expired_is_said(&log, "f", trim).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
