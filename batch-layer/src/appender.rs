@@ -148,7 +148,7 @@ impl Appender {
             dead_letters: open(master::dead_letters(storage, name)?, &master::dead_letters_schema()).await?,
         };
         master::verify(log.as_ref(), topic, &places.master.version).await?;
-        let reader = log.reader(topic, &places.master.version.frontier).await?;
+        let reader = log.reader(topic, &places.master.version.frontier, None).await?;
         Ok((partitions, places, reader))
     }
 

@@ -1,7 +1,7 @@
 //! A log in memory whose failures are drawn from a seed: for simulations.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -111,10 +111,15 @@ impl Log for MemoryLog {
         Ok(offsets)
     }
 
-    async fn reader(&self, topic: &str, from: &Frontier) -> Result<Box<dyn Reader>, Error> {
+    async fn reader(
+        &self,
+        topic: &str,
+        from: &Frontier,
+        only: Option<&BTreeSet<Partition>>,
+    ) -> Result<Box<dyn Reader>, Error> {
         let bounds = self.bounds(topic).await?;
         let mut at = Frontier::default();
-        for (partition, end) in bounds.end.iter() {
+        for (partition, end) in bounds.end.iter().filter(|(partition, _)| only.is_none_or(|only| only.contains(partition))) {
             let wanted = from.get(partition);
             if wanted > end {
                 return Err(Error::Truncated { topic: topic.to_owned(), partition, wanted, end });
@@ -146,7 +151,8 @@ impl MemoryReader {
         let limit = inner.random.usize(1..=max_records.max(1));
         let mut chunks = Vec::new();
         let parts = inner.topics.get(&self.topic).ok_or_else(|| Error::UnknownTopic { topic: self.topic.clone() })?;
-        for (part, partition) in parts.iter().zip(0..) {
+        let read: Vec<Partition> = self.at.partitions().collect();
+        for (part, partition) in parts.iter().zip(0..).filter(|(_, partition)| read.contains(partition)) {
             let mut chunk = Chunk::new(partition, self.at.get(partition));
             let first = part.records.partition_point(|record| record.offset < chunk.from);
             for record in part.records[first..].iter().take(limit) {
@@ -160,7 +166,7 @@ impl MemoryReader {
                 chunks.push(chunk);
             }
         }
-        let end = parts.iter().zip(0..).map(|(part, partition)| (partition, part.end)).collect();
+        let end = read.iter().map(|&partition| (partition, parts[index(partition)].end)).collect();
         self.end_seen = Some((end, now_us));
         Ok(chunks)
     }

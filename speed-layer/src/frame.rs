@@ -2,15 +2,17 @@
 //! its place.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
 
 use common::{
     catalog::View,
     position::{Frontier, Partition},
-    speed::{Error, Frozen, FrozenView, Request, Status, ViewRequest},
+    speed::{
+        Error, Status, ViewRequest,
+        parts::{Part, PartView},
+    },
 };
 use tokio::sync::watch;
 
@@ -31,12 +33,16 @@ pub(crate) struct ViewState {
 impl ViewState {
     /// The pieces from `cut` to the head; `None` when the states cannot be separated there.
     pub(crate) fn since(&self, cut: &Frontier) -> Option<Vec<Arc<Piece>>> {
+        self.since_in(cut, |_| true)
+    }
+
+    /// The same for some of the partitions.
+    fn since_in(&self, cut: &Frontier, is_wanted: impl Fn(Partition) -> bool) -> Option<Vec<Arc<Piece>>> {
         let mut pieces = Vec::new();
-        for (&partition, track) in &self.tracks {
+        for (&partition, track) in self.tracks.iter().filter(|&(&partition, _)| is_wanted(partition)) {
             pieces.extend_from_slice(track.since(cut.get(partition))?);
         }
-        let known = cut.partitions().all(|partition| self.tracks.contains_key(&partition) || cut.get(partition) == 0);
-        known.then_some(pieces)
+        Some(pieces)
     }
 
     /// How much memory it takes, in bytes.
@@ -125,8 +131,9 @@ impl Shared {
         self.inner.write().unwrap_or_else(PoisonError::into_inner).stopped = reason;
     }
 
-    /// Freezes the present frame for a request.
-    pub(crate) fn freeze(&self, request: &Request) -> Result<Frozen, Error> {
+    /// Freezes some partitions of the present frame, as far as it has them; `None` when it does not have one of the
+    /// views.
+    pub(crate) fn freeze(&self, views: &[ViewRequest], wanted: &BTreeSet<Partition>) -> Result<Option<Part>, Error> {
         let (frame, freshness_ms) = {
             let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
             let Some(frame) = inner.frame.clone() else {
@@ -136,23 +143,25 @@ impl Shared {
             let freshness_ms = inner.beyond.freshness_ms(&frame.head, self.clock.now_us());
             (frame, freshness_ms)
         };
-        let views: Result<Vec<FrozenView>, Error> =
-            request.views.iter().map(|wanted| freeze_view(&frame, wanted)).collect();
-        Ok(Frozen { head: frame.head.clone(), freshness_ms, views: views? })
+        let mut parts = Vec::with_capacity(views.len());
+        for view in views {
+            let Some(part) = freeze_view(&frame, view, wanted)? else { return Ok(None) };
+            parts.push(part);
+        }
+        let head = frame.head.iter().filter(|(partition, _)| wanted.contains(partition)).collect();
+        Ok(Some(Part { head, freshness_ms, views: parts }))
     }
 
-    /// Waits until the head has reached `position`.
-    pub(crate) async fn reach(&self, position: &Frontier, wait: Duration) -> Result<(), Error> {
-        let mut head = self.head.subscribe();
-        let reached = tokio::time::timeout(wait, head.wait_for(|head| head.covers(position))).await;
-        match reached {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::NotReached {
-                dataset: self.dataset.clone(),
-                head: self.head.borrow().clone(),
-                wanted: position.clone(),
-            }),
-        }
+    /// The head, and the news when it moves.
+    pub(crate) fn head(&self) -> watch::Receiver<Frontier> {
+        self.head.subscribe()
+    }
+
+    /// By definition, the head of every view that can be answered for.
+    pub(crate) fn views(&self) -> BTreeMap<String, Frontier> {
+        let frame = self.inner.read().unwrap_or_else(PoisonError::into_inner).frame.clone();
+        let Some(frame) = frame else { return BTreeMap::new() };
+        frame.views.values().map(|state| (state.view.definition.clone(), frame.head.clone())).collect()
     }
 
     /// How the dataset stands.
@@ -164,16 +173,24 @@ impl Shared {
     }
 }
 
-fn freeze_view(frame: &Frame, wanted: &ViewRequest) -> Result<FrozenView, Error> {
+fn freeze_view(
+    frame: &Frame,
+    wanted: &ViewRequest,
+    partitions: &BTreeSet<Partition>,
+) -> Result<Option<PartView>, Error> {
     let state = frame.views.get(&wanted.view).filter(|state| state.view.definition == wanted.definition);
-    let Some(state) = state else { return Err(Error::NoCut { view: wanted.view.clone() }) };
+    let Some(state) = state else { return Ok(None) };
     if let Some(reason) = &state.failed {
         return Err(Error::Failed { view: wanted.view.clone(), reason: reason.clone() });
     }
-    let found = wanted.cuts.iter().enumerate().find_map(|(cut_index, cut)| Some((cut_index, state.since(cut)?)));
-    let Some((cut_index, pieces)) = found else { return Err(Error::NoCut { view: wanted.view.clone() }) };
-    let states = Arc::new(Pieces { schema: state.view.fold.state().clone(), pieces });
-    Ok(FrozenView { cut_index, states })
+    let by_cut: Vec<Option<Vec<Arc<Piece>>>> = wanted
+        .cuts
+        .iter()
+        .map(|cut| state.since_in(cut, |partition| partitions.contains(&partition)))
+        .collect();
+    let possible = by_cut.iter().map(Option::is_some).collect();
+    let states = Arc::new(Pieces { schema: state.view.fold.state().clone(), by_cut });
+    Ok(Some(PartView { possible, states }))
 }
 
 #[cfg(test)]

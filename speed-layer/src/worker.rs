@@ -1,7 +1,7 @@
 //! The worker of one dataset: follows the log for freshness and the master's commits for boundaries.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,7 +20,11 @@ use datafusion::{
     execution::{TaskContext, memory_pool::UnboundedMemoryPool},
     prelude::SessionConfig,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Context,
@@ -48,6 +52,8 @@ pub(crate) struct Worker {
     views: Vec<Arc<View>>,
     shared: Arc<Shared>,
     metrics: Metrics,
+    /// Which partitions it holds; `None` for all.
+    keep: watch::Receiver<Option<BTreeSet<Partition>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -65,14 +71,19 @@ enum Error {
 }
 
 impl Worker {
-    pub(crate) fn new(context: Arc<Context>, dataset: Arc<Dataset>, shared: Arc<Shared>, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        dataset: Arc<Dataset>,
+        shared: Arc<Shared>,
+        metrics: Metrics,
+        keep: watch::Receiver<Option<BTreeSet<Partition>>>,
+    ) -> Self {
         let views = context.catalog.views.values().filter(|view| view.dataset.name == dataset.name).cloned().collect();
-        Self { context, dataset, views, shared, metrics }
+        Self { context, dataset, views, shared, metrics, keep }
     }
 
     /// Works until it is cancelled; whatever goes wrong is tried again from the master dataset.
-    pub(crate) async fn run(self) -> Result<(), Infallible> {
-        let cancelled = self.context.supervisor.cancelled();
+    pub(crate) async fn run(self, cancelled: CancellationToken) -> Result<(), Infallible> {
         let mut backoff = Duration::from_millis(100);
         loop {
             let began = Instant::now();
@@ -99,12 +110,15 @@ impl Worker {
     async fn session(&self) -> Result<(), Error> {
         let log = &self.context.log;
         let topic = &self.dataset.topic;
-        let partitions = log.ensure_topic(topic, self.dataset.partitions).await?;
-        let following = Following::open(&self.context, &self.dataset, &self.views, partitions).await?;
+        let count = log.ensure_topic(topic, self.dataset.partitions).await?;
+        let mut keep = self.keep.clone();
+        let kept = keep.borrow_and_update().clone();
+        let partitions = Arc::new(kept.unwrap_or_else(|| (0..count).collect()));
+        let following = Following::open(&self.context, &self.dataset, &self.views, count).await?;
         let task_context = self.task_context()?;
-        let mut state = self.rebuilt(&following, partitions, &task_context).await?;
+        let mut state = self.rebuilt(&following, partitions.clone(), &task_context).await?;
         master::verify(log.as_ref(), topic, following.master()).await?;
-        let mut reader = log.reader(topic, &state.frame.head).await?;
+        let mut reader = self.reader(&state).await?;
         self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone());
         self.shared.stopped(None);
         tracing::info!(dataset = self.dataset.name, head = %state.frame.head, "speed layer is ready");
@@ -116,6 +130,13 @@ impl Worker {
             Background::new(self.context.clone(), self.dataset.clone(), partitions, task_context.clone());
         let mut housekeeping = Instant::now();
         loop {
+            let kept = if keep.has_changed().unwrap_or(false) { keep.borrow_and_update().clone() } else { None };
+            if let Some(kept) = kept {
+                state.shrink(kept);
+                background.shrink(state.partitions.clone());
+                reader = self.reader(&state).await?;
+                self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone());
+            }
             let chunks = if state.paused { Self::pause().await } else { self.poll(&mut reader, &mut state).await? };
             let moved = !chunks.is_empty();
             if moved {
@@ -148,6 +169,12 @@ impl Worker {
         }
     }
 
+    /// A reader from the head on.
+    async fn reader(&self, state: &State) -> Result<Box<dyn Reader>, log::Error> {
+        let only = Some(state.partitions.as_ref());
+        self.context.log.reader(&self.dataset.topic, &state.frame.head, only).await
+    }
+
     async fn pause() -> Vec<Chunk> {
         tokio::time::sleep(POLL_WAIT).await;
         Vec::new()
@@ -168,7 +195,7 @@ impl Worker {
                 self.shared.stopped(Some(reason));
                 state.stalled = true;
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                *reader = self.context.log.reader(&self.dataset.topic, &state.frame.head).await?;
+                *reader = self.reader(state).await?;
                 Ok(Vec::new())
             }
             Err(error) => Err(error.into()),
@@ -185,7 +212,7 @@ impl Worker {
     async fn rebuilt(
         &self,
         following: &Following,
-        partitions: Partition,
+        partitions: Arc<BTreeSet<Partition>>,
         context: &Arc<TaskContext>,
     ) -> Result<State, Error> {
         let at = following.master();
@@ -193,7 +220,7 @@ impl Worker {
             self.views.iter().map(|view| Wanted { view: view.clone(), cut: following.cut(&view.name) }).collect();
         self.shared.stopped(Some(format!("it is being rebuilt from {} files of the master dataset", at.files.len())));
         self.metrics.rebuilds.with_label_values(&[&self.dataset.name]).inc();
-        let rebuilt = rebuild(&self.context.storage, &self.dataset, at, partitions, &wanted, context).await?;
+        let rebuilt = rebuild(&self.context.storage, &self.dataset, at, &partitions, &wanted, context).await?;
         let mut state = State::new(at.clone(), partitions, self.context.clock.now_us());
         for (wanted, rebuilt) in wanted.into_iter().zip(rebuilt) {
             let (tracks, failed) = match rebuilt {
@@ -241,7 +268,7 @@ impl Worker {
         match update {
             Update::Master(version) => {
                 state.boundary(*version, self.context.clock.now_us());
-                for partition in 0..state.partitions {
+                for &partition in state.partitions.clone().iter() {
                     state.seal(partition, context).await;
                 }
             }

@@ -4,7 +4,7 @@
 //! transaction, so throughput grows with the load. Readers are given only what that transaction has made durable.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
@@ -193,8 +193,13 @@ impl Log for Embedded {
         self.write(topic, partition, writer::What::Append(records)).await
     }
 
-    async fn reader(&self, topic: &str, from: &Frontier) -> Result<Box<dyn Reader>, Error> {
-        Ok(Box::new(reader::EmbeddedReader::open(self.shared.clone(), topic, from)?))
+    async fn reader(
+        &self,
+        topic: &str,
+        from: &Frontier,
+        only: Option<&BTreeSet<Partition>>,
+    ) -> Result<Box<dyn Reader>, Error> {
+        Ok(Box::new(reader::EmbeddedReader::open(self.shared.clone(), topic, from, only)?))
     }
 }
 
@@ -239,7 +244,7 @@ mod tests {
         let log = open().unwrap();
         assert_eq!(log.ensure_topic("t", 9).await.unwrap(), 2);
         assert_eq!(log.append("t", 1, vec![record(b"c")]).await.unwrap(), [2]);
-        let mut reader = log.reader("t", &Frontier::from_iter([(1, 1)])).await.unwrap();
+        let mut reader = log.reader("t", &Frontier::from_iter([(1, 1)]), None).await.unwrap();
         let chunks = reader.poll(10, Duration::from_secs(5)).await.unwrap();
         assert_eq!((chunks.len(), chunks[0].offsets.clone(), chunks[0].value(1)), (1, vec![1, 2], b"c".as_slice()));
     }
@@ -273,13 +278,13 @@ mod tests {
         log.skip("t", 0, 3).await.unwrap();
         assert_eq!(log.append("t", 0, vec![record()]).await.unwrap(), [5]);
         log.skip("t", 0, 1).await.unwrap();
-        let mut reader = log.reader("t", &Frontier::default()).await.unwrap();
+        let mut reader = log.reader("t", &Frontier::default(), None).await.unwrap();
         let chunks = reader.poll(10, Duration::from_secs(5)).await.unwrap();
         assert_eq!((chunks[0].offsets.clone(), chunks[0].next), (vec![0, 1, 5], 7));
         log.trim("t", &Frontier::from_iter([(0, 4)])).await.unwrap();
-        let expired = log.reader("t", &Frontier::default()).await.unwrap_err();
+        let expired = log.reader("t", &Frontier::default(), None).await.unwrap_err();
         assert!(matches!(expired, Error::Expired { start: 2, .. }), "{expired}");
-        let beyond = log.reader("t", &Frontier::from_iter([(0, 8)])).await.unwrap_err();
+        let beyond = log.reader("t", &Frontier::from_iter([(0, 8)]), None).await.unwrap_err();
         assert!(matches!(beyond, Error::Truncated { end: 7, .. }), "{beyond}");
     }
 }

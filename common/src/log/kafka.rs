@@ -1,7 +1,7 @@
 //! Apache Kafka, through librdkafka.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
@@ -26,6 +26,7 @@ use crate::{
 
 mod client;
 mod ends;
+mod group;
 mod reader;
 
 /// How long the cluster may take to answer when something is asked of it.
@@ -244,12 +245,19 @@ impl Log for Kafka {
         }
     }
 
-    async fn reader(&self, topic: &str, from: &Frontier) -> Result<Box<dyn Reader>, Error> {
+    async fn reader(
+        &self,
+        topic: &str,
+        from: &Frontier,
+        only: Option<&BTreeSet<Partition>>,
+    ) -> Result<Box<dyn Reader>, Error> {
         let bounds = self.bounds(topic).await?;
-        bounds.check(topic, from)?;
+        bounds.check(topic, from, only)?;
+        let read = bounds.end.partitions().filter(|partition| only.is_none_or(|only| only.contains(partition)));
+        let from = read.map(|partition| (partition, from.get(partition))).collect();
         let partitions = Partition::try_from(bounds.end.partitions().count()).unwrap_or(Partition::MAX);
         let (config, clock) = (self.settings.consumer(), self.clock.clone());
-        let opened = reader::KafkaReader::open(&config, topic, from, partitions, self.asking.clone(), clock);
+        let opened = reader::KafkaReader::open(&config, topic, &from, partitions, self.asking.clone(), clock);
         Ok(Box::new(opened.map_err(|error| Error::Unavailable {
             action: format!("read topic `{topic}` from Kafka at `{}`", self.brokers),
             source: Box::new(error),

@@ -82,7 +82,7 @@ fn record(value: &'static str) -> NewRecord {
 /// A gap at the end of one partition does not wait for the others to be idle.
 async fn a_marker_is_passed_while_other_partitions_flow(log: &Arc<dyn Log>, brokers: &str) {
     log.ensure_topic("flowing", 2).await.unwrap();
-    let mut reader = log.reader("flowing", &Frontier::default()).await.unwrap();
+    let mut reader = log.reader("flowing", &Frontier::default(), None).await.unwrap();
     transaction(brokers, "flowing", true);
     let (mut at, mut values, deadline) = (Frontier::default(), 0, Instant::now() + DEADLINE);
     while at.get(0) < 2 {
@@ -108,7 +108,7 @@ async fn an_open_transaction_holds_the_end_back(log: &Arc<dyn Log>, brokers: &st
     producer.flush(DEADLINE).unwrap();
     assert_eq!(log.append("open", 0, vec![record("after")]).await.unwrap(), [1]);
     assert_eq!(log.bounds("open").await.unwrap().end, Frontier::default());
-    let mut reader = log.reader("open", &Frontier::default()).await.unwrap();
+    let mut reader = log.reader("open", &Frontier::default(), None).await.unwrap();
     assert!(reader.poll(10, Duration::from_millis(300)).await.unwrap().is_empty());
     producer.commit_transaction(DEADLINE).unwrap();
     let (mut offsets, mut next, deadline) = (Vec::new(), 0, Instant::now() + DEADLINE);
@@ -126,7 +126,7 @@ async fn an_open_transaction_holds_the_end_back(log: &Arc<dyn Log>, brokers: &st
 async fn a_topic_that_was_recreated_stops_its_reader(log: &Arc<dyn Log>, admin: &AdminClient<DefaultClientContext>) {
     log.ensure_topic("again", 1).await.unwrap();
     log.append("again", 0, (0..5).map(|_| record("old")).collect()).await.unwrap();
-    let mut reader = log.reader("again", &Frontier::default()).await.unwrap();
+    let mut reader = log.reader("again", &Frontier::default(), None).await.unwrap();
     let (mut next, deadline) = (0, Instant::now() + DEADLINE);
     while next < 5 || reader.end_seen().is_none_or(|(end, _)| end.get(0) < 5) {
         assert!(Instant::now() < deadline, "stood at {next}");
@@ -156,7 +156,7 @@ async fn a_topic_that_was_recreated_stops_its_reader(log: &Arc<dyn Log>, admin: 
 async fn a_reader_goes_on_after_its_broker_was_killed(log: &Arc<dyn Log>, broker: &mut sandbox::kafka::Kafka) {
     log.ensure_topic("killed", 1).await.unwrap();
     log.append("killed", 0, vec![record("before")]).await.unwrap();
-    let mut reader = log.reader("killed", &Frontier::default()).await.unwrap();
+    let mut reader = log.reader("killed", &Frontier::default(), None).await.unwrap();
     let (mut offsets, deadline) = (Vec::new(), Instant::now() + DEADLINE);
     while offsets.is_empty() || reader.end_seen().is_none() {
         assert!(Instant::now() < deadline, "nothing came");

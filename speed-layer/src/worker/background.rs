@@ -1,6 +1,6 @@
 //! Work beside the head: merging pieces and rebuilding views, one thing at a time.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use common::{
     catalog::{Dataset, View},
@@ -46,7 +46,7 @@ pub(super) enum Done {
 pub(super) struct Background {
     context: Arc<Context>,
     dataset: Arc<Dataset>,
-    partitions: Partition,
+    partitions: Arc<BTreeSet<Partition>>,
     task_context: Arc<TaskContext>,
     tasks: JoinSet<Done>,
 }
@@ -55,10 +55,15 @@ impl Background {
     pub(super) fn new(
         context: Arc<Context>,
         dataset: Arc<Dataset>,
-        partitions: Partition,
+        partitions: Arc<BTreeSet<Partition>>,
         task_context: Arc<TaskContext>,
     ) -> Self {
         Self { context, dataset, partitions, task_context, tasks: JoinSet::new() }
+    }
+
+    /// From now on only some of the partitions are held.
+    pub(super) fn shrink(&mut self, partitions: Arc<BTreeSet<Partition>>) {
+        self.partitions = partitions;
     }
 
     /// Whether nothing is under way.
@@ -100,11 +105,11 @@ impl Background {
 
     /// Rebuilds a view from its cut up to master version `at`, beside the states that serve.
     pub(super) fn rebuild(&mut self, wanted: Wanted, at: master::Version) {
-        let (context, dataset, partitions) = (self.context.clone(), self.dataset.clone(), self.partitions);
+        let (context, dataset, partitions) = (self.context.clone(), self.dataset.clone(), self.partitions.clone());
         let task_context = self.task_context.clone();
         self.tasks.spawn(async move {
             let wanted = [wanted];
-            let rebuilt = rebuild(&context.storage, &dataset, &at, partitions, &wanted, &task_context).await;
+            let rebuilt = rebuild(&context.storage, &dataset, &at, &partitions, &wanted, &task_context).await;
             let [Wanted { view, cut }] = wanted;
             match rebuilt.map(|mut rebuilt| rebuilt.pop()) {
                 Ok(Some(tracks)) => Done::Rebuilt { view: view.name.clone(), cut, until: at.frontier, tracks },

@@ -1,6 +1,9 @@
 //! What a worker knows: the frame, the tail, and where it may be cut.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use common::{
     catalog::View,
@@ -41,7 +44,8 @@ impl Cut {
 pub(super) struct State {
     pub(super) frame: Frame,
     pub(super) beyond: Beyond,
-    pub(super) partitions: Partition,
+    /// The partitions that it holds.
+    pub(super) partitions: Arc<BTreeSet<Partition>>,
     /// By view, the cuts that are to be kept possible, oldest first.
     pub(super) cuts: BTreeMap<String, Vec<Cut>>,
     /// The newest master version whose frontier every partition has been sealed at.
@@ -61,8 +65,8 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(at: master::Version, partitions: Partition, now_us: i64) -> Self {
-        let head: Frontier = (0..partitions).map(|partition| (partition, at.frontier.get(partition))).collect();
+    pub(super) fn new(at: master::Version, partitions: Arc<BTreeSet<Partition>>, now_us: i64) -> Self {
+        let head: Frontier = partitions.iter().map(|&partition| (partition, at.frontier.get(partition))).collect();
         Self {
             frame: Frame { head: head.clone(), views: BTreeMap::new() },
             beyond: Beyond::default(),
@@ -151,7 +155,7 @@ impl State {
                 self.archived.advance(partition, frontier);
             }
         }
-        while self.pending.first().is_some_and(|version| self.archived.covers(&version.frontier)) {
+        while self.pending.first().is_some_and(|version| self.has_reached(&self.archived, &version.frontier)) {
             self.sealed = self.pending.remove(0);
         }
     }
@@ -220,9 +224,29 @@ impl State {
         })
     }
 
+    /// Whether `at` covers `wanted` in the partitions that are held here.
+    fn has_reached(&self, at: &Frontier, wanted: &Frontier) -> bool {
+        self.partitions.iter().all(|&partition| at.get(partition) >= wanted.get(partition))
+    }
+
+    /// Lets go of all partitions but those in `kept`.
+    pub(super) fn shrink(&mut self, kept: BTreeSet<Partition>) {
+        let kept: BTreeSet<Partition> = self.partitions.intersection(&kept).copied().collect();
+        let within = |frontier: &Frontier| frontier.iter().filter(|(partition, _)| kept.contains(partition)).collect();
+        self.frame.head = within(&self.frame.head);
+        self.archived = within(&self.archived);
+        for view in self.frame.views.values_mut() {
+            Arc::make_mut(view).tracks.retain(|partition, _| kept.contains(partition));
+        }
+        self.tail.retain(|partition, _| kept.contains(partition));
+        self.beyond.last_ms.retain(|partition, _| kept.contains(partition));
+        self.beyond.end = None;
+        self.partitions = Arc::new(kept);
+    }
+
     /// Whether a batch view version has been published that the head has not reached.
     pub(super) fn is_behind_a_cut(&self) -> bool {
-        self.cuts.values().filter_map(|cuts| cuts.last()).any(|cut| !self.frame.head.covers(&cut.at))
+        self.cuts.values().filter_map(|cuts| cuts.last()).any(|cut| !self.has_reached(&self.frame.head, &cut.at))
     }
 
     /// Neighbours that should become one piece.
@@ -253,6 +277,8 @@ impl State {
                 let Some(view) = self.frame.views.get_mut(&view) else { return false };
                 let view = Arc::make_mut(view);
                 match tracks {
+                    // One that held other partitions when it was begun is begun again.
+                    Ok(rebuilt) if rebuilt.keys().ne(self.partitions.iter()) => false,
                     Ok(rebuilt) => adopt(view, rebuilt, &cut, &until),
                     Err(reason) => {
                         fail(view, reason);

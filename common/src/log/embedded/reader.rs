@@ -1,6 +1,6 @@
 //! Reading: value by value from the frontier on, never past what is durable.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redb::ReadableDatabase;
@@ -26,10 +26,16 @@ pub(super) struct EmbeddedReader {
 }
 
 impl EmbeddedReader {
-    pub(super) fn open(shared: Arc<Shared>, topic: &str, from: &Frontier) -> Result<Self, Error> {
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        topic: &str,
+        from: &Frontier,
+        only: Option<&BTreeSet<Partition>>,
+    ) -> Result<Self, Error> {
         let bounds = shared.topic(topic)?.bounds;
-        bounds.check(topic, from)?;
-        let at = bounds.end.partitions().map(|partition| (partition, from.get(partition))).collect();
+        bounds.check(topic, from, only)?;
+        let read = bounds.end.partitions().filter(|partition| only.is_none_or(|only| only.contains(partition)));
+        let at = read.map(|partition| (partition, from.get(partition))).collect();
         let commits = shared.commits.subscribe();
         Ok(Self { shared, topic: topic.to_owned(), at, commits, end_seen: None })
     }
@@ -38,9 +44,9 @@ impl EmbeddedReader {
     async fn take(&mut self, max_records: usize) -> Result<Vec<Chunk>, Error> {
         let now_us = self.shared.clock.now_us();
         let topic = self.shared.topic(&self.topic)?;
-        let behind: Vec<(Partition, Offset, Offset)> = topic
-            .bounds
-            .end
+        let end: Frontier =
+            self.at.partitions().map(|partition| (partition, topic.bounds.end.get(partition))).collect();
+        let behind: Vec<(Partition, Offset, Offset)> = end
             .iter()
             .map(|(partition, end)| (partition, self.at.get(partition), end))
             .filter(|(_, at, end)| at < end)
@@ -56,7 +62,7 @@ impl EmbeddedReader {
         for chunk in &chunks {
             self.at.set(chunk.partition, chunk.next);
         }
-        self.end_seen = Some((topic.bounds.end, now_us));
+        self.end_seen = Some((end, now_us));
         Ok(chunks)
     }
 }

@@ -96,7 +96,7 @@ impl Settings {
     }
 
     /// Sets the first of the names that one setting has, unless any of them was given.
-    fn unless_given(&self, config: &mut ClientConfig, names: &[&str], value: &str) {
+    pub(super) fn unless_given(&self, config: &mut ClientConfig, names: &[&str], value: &str) {
         if let Some(name) = names.first()
             && !names.iter().any(|name| self.given.contains_key(*name))
         {

@@ -48,20 +48,20 @@ pub(super) fn bounds(
     partitions: Partition,
 ) -> Result<Bounds, KafkaError> {
     // The start first: what expires in between makes it too low, never higher than the end.
-    let start = edge(asking, topic, partitions, KafkaOffset::Beginning)?;
-    Ok(Bounds { start, end: edge(asking, topic, partitions, KafkaOffset::End)? })
+    let start = edge(asking, topic, 0..partitions, KafkaOffset::Beginning)?;
+    Ok(Bounds { start, end: edge(asking, topic, 0..partitions, KafkaOffset::End)? })
 }
 
-/// One of the edges of every partition, with one request to each broker: asked for a time, the library passes the
+/// One of the edges of some partitions, with one request to each broker: asked for a time, the library passes the
 /// special times for the edges on.
 fn edge(
     asking: &BaseConsumer<Listener>,
     topic: &str,
-    partitions: Partition,
+    partitions: impl IntoIterator<Item = Partition>,
     edge: KafkaOffset,
 ) -> Result<Frontier, KafkaError> {
     let mut wanted = TopicPartitionList::new();
-    for partition in 0..partitions {
+    for partition in partitions {
         wanted.add_partition_offset(topic, partition, edge)?;
     }
     let answered = asking.offsets_for_times(wanted, PATIENCE)?;
@@ -93,6 +93,8 @@ pub(super) fn listen(asking: &BaseConsumer<Listener>, wait: Duration) {
 /// Looks at the ends of a topic again and again, beside a reader.
 pub(super) struct Looking {
     pub(super) topic: String,
+    pub(super) read: Vec<Partition>,
+    /// How many the topic has.
     pub(super) partitions: Partition,
     pub(super) asking: Arc<BaseConsumer<Listener>>,
     pub(super) clock: Arc<dyn Clock>,
@@ -109,7 +111,7 @@ impl Looking {
         while !self.stop.load(Ordering::Relaxed) {
             let asked_us = self.clock.now_us();
             // An answer that does not come leaves the last one to get old.
-            if let Ok(end) = edge(&self.asking, &self.topic, self.partitions, KafkaOffset::End) {
+            if let Ok(end) = edge(&self.asking, &self.topic, self.read.iter().copied(), KafkaOffset::End) {
                 if let Some(truncated) = self.lost(&seen, &end) {
                     let _ = self.failures.blocking_send(Err(truncated));
                     return;

@@ -1,6 +1,7 @@
 //! A reader: one thread takes messages from librdkafka and hands them over in chunks.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -49,7 +50,7 @@ pub(super) struct KafkaReader {
 }
 
 impl KafkaReader {
-    /// Opens a reader of all of `partitions` from `from`, which the log has.
+    /// Opens a reader of the partitions that `from` names, of a topic that has `partitions`. The log has what follows.
     pub(super) fn open(
         config: &ClientConfig,
         topic: &str,
@@ -60,8 +61,8 @@ impl KafkaReader {
     ) -> Result<Self, KafkaError> {
         let consumer = BaseConsumer::from_config_and_context(config, Listener::default())?;
         let mut assignment = TopicPartitionList::new();
-        for partition in 0..partitions {
-            assignment.add_partition_offset(topic, partition, KafkaOffset::Offset(from.get(partition)))?;
+        for (partition, at) in from.iter() {
+            assignment.add_partition_offset(topic, partition, KafkaOffset::Offset(at))?;
         }
         consumer.assign(&assignment)?;
         let (sender, chunks) = mpsc::channel(QUEUE);
@@ -70,11 +71,13 @@ impl KafkaReader {
             topic: topic.to_owned(),
             consumer,
             asking: asking.clone(),
-            places: (0..partitions).map(|partition| Place { at: from.get(partition), open: None }).collect(),
+            partitions,
+            places: from.iter().map(|(partition, at)| (partition, Place { at, open: None })).collect(),
             stop: Stop(stop.clone()),
         };
         let looking = Looking {
             topic: topic.to_owned(),
+            read: from.partitions().collect(),
             partitions,
             asking,
             clock,
@@ -154,8 +157,9 @@ struct Taking {
     topic: String,
     consumer: BaseConsumer<Listener>,
     asking: Arc<BaseConsumer<Listener>>,
-    /// By partition.
-    places: Vec<Place>,
+    /// How many partitions the topic has.
+    partitions: Partition,
+    places: BTreeMap<Partition, Place>,
     stop: Stop,
 }
 
@@ -201,7 +205,7 @@ impl Taking {
     fn run(mut self, chunks: &mpsc::Sender<Result<Vec<Chunk>, Error>>) {
         while !self.stop.0.load(Ordering::Relaxed) {
             let failure = self.take().err();
-            let taken: Vec<Chunk> = self.places.iter_mut().filter_map(|place| place.open.take()).collect();
+            let taken: Vec<Chunk> = self.places.values_mut().filter_map(|place| place.open.take()).collect();
             if !taken.is_empty() && chunks.blocking_send(Ok(taken)).is_err() {
                 return;
             }
@@ -221,15 +225,14 @@ impl Taking {
             match event {
                 // The message borrows the consumer: what is needed of it is copied at once.
                 Ok(message) => {
-                    if let Some(place) = index(message.partition()).and_then(|i| self.places.get_mut(i)) {
+                    if let Some(place) = self.places.get_mut(&message.partition()) {
                         bytes += place.push(&message);
                         records += 1;
                     }
                 }
                 Err(KafkaError::PartitionEOF(partition)) => {
                     let end = self.consumer.context().end();
-                    let place = index(partition).and_then(|i| self.places.get_mut(i));
-                    if let (Some(place), Some(end)) = (place, end) {
+                    if let (Some(place), Some(end)) = (self.places.get_mut(&partition), end) {
                         place.pass(partition, end);
                     }
                 }
@@ -258,18 +261,14 @@ impl Taking {
                 return None;
             }
         }
-        let at: Frontier = (0..).zip(&self.places).map(|(partition, place)| (partition, place.at)).collect();
-        let partitions = Partition::try_from(self.places.len()).unwrap_or(Partition::MAX);
-        let known = ends::bounds(&self.asking, &self.topic, partitions).ok();
-        let outside = known.and_then(|bounds| bounds.check(&self.topic, &at).err());
+        let at: Frontier = self.places.iter().map(|(&partition, place)| (partition, place.at)).collect();
+        let read = at.partitions().collect();
+        let known = ends::bounds(&self.asking, &self.topic, self.partitions).ok();
+        let outside = known.and_then(|bounds| bounds.check(&self.topic, &at, Some(&read)).err());
         Some(outside.unwrap_or_else(|| self.unavailable(error)))
     }
 
     fn unavailable(&self, error: KafkaError) -> Error {
         Error::Unavailable { action: format!("read topic `{}`", self.topic), source: Box::new(error) }
     }
-}
-
-fn index(partition: Partition) -> Option<usize> {
-    usize::try_from(partition).ok()
 }
