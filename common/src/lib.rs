@@ -3,8 +3,9 @@
 //! In reading order: [`position`] names a prefix of the log, [`catalog`] holds datasets and views, [`values`] turns
 //! events into rows, [`log`] is where events live, [`fold`] turns rows into states and states into answers, [`storage`]
 //! keeps both in Delta tables, [`master`] and [`view`] say what stands in those tables, [`jobs`] records the work on
-//! them, and [`speed`] and [`operate`] are what the layers ask of each other.
+//! them, and [`speed`] and [`operate`] are what the layers ask of each other. [`access`] and [`tls`] are who may ask.
 
+pub mod access;
 pub mod catalog;
 pub mod clock;
 pub mod fault;
@@ -17,5 +18,6 @@ pub mod position;
 pub mod speed;
 pub mod storage;
 pub mod supervisor;
+pub mod tls;
 pub mod values;
 pub mod view;
