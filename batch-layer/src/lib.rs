@@ -24,6 +24,7 @@ mod pinned;
 mod recompute;
 mod retry;
 mod scheduler;
+pub mod service;
 
 /// What the batch layer is started with.
 #[derive(Debug)]

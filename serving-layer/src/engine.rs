@@ -85,11 +85,13 @@ pub struct Options {
     pub min_position: BTreeMap<String, Frontier>,
     /// How long to wait for it.
     pub wait: Duration,
+    /// Whether partitions that nobody holds may be left out above the views' cuts; the stamp then names them.
+    pub allow_partial: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { min_position: BTreeMap::new(), wait: Duration::from_secs(10) }
+        Self { min_position: BTreeMap::new(), wait: Duration::from_secs(10), allow_partial: false }
     }
 }
 

@@ -10,6 +10,12 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use datafusion::arrow::{
+    array::{ArrayRef, RecordBatch},
+    error::ArrowError,
+    ipc::{reader::StreamReader, writer::StreamWriter},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Status, ViewRequest};
@@ -151,5 +157,40 @@ impl From<Failure> for Error {
             ),
             Failure::Internal { reason } => Self::Internal(reason.into()),
         }
+    }
+}
+
+/// Key values as an Arrow IPC stream of one column, in base64: how a [`Ticket`] carries them.
+pub fn encode_values(values: &ArrayRef) -> Result<String, ArrowError> {
+    let batch = RecordBatch::try_from_iter_with_nullable([("key", values.clone(), true)])?;
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
+    writer.write(&batch)?;
+    Ok(BASE64.encode(writer.into_inner()?))
+}
+
+/// What [`encode_values`] wrote.
+pub fn decode_values(text: &str) -> Result<ArrayRef, ArrowError> {
+    let bytes = BASE64.decode(text).map_err(|error| ArrowError::ParseError(error.to_string()))?;
+    let batch = StreamReader::try_new(bytes.as_slice(), None)?.next();
+    let batch = batch.ok_or_else(|| ArrowError::ParseError("there are no key values".to_owned()))??;
+    Ok(batch.column(0).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{Int64Array, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn key_values_come_back_as_they_were() {
+        let check = |values: ArrayRef| {
+            let text = encode_values(&values).unwrap();
+            assert_eq!(&decode_values(&text).unwrap(), &values);
+        };
+        check(Arc::new(Int64Array::from(vec![1, i64::MAX])));
+        check(Arc::new(StringViewArray::from(vec!["", "a text that does not fit into a view"])));
     }
 }
