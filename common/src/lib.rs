@@ -15,6 +15,7 @@ pub mod log;
 pub mod master;
 pub mod operate;
 pub mod position;
+pub mod settings;
 pub mod speed;
 pub mod storage;
 pub mod supervisor;

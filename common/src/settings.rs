@@ -14,16 +14,22 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::{access::Secret, tls};
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// The folder of SQL files.
-    pub catalog: PathBuf,
-    /// Where the embedded log and the folder store are, and the lock.
+    /// The folder of SQL files, or the `s3://` address of one.
+    pub catalog: String,
+    /// Where the embedded log and the folder store are, and the lock; and where is room to spill.
     pub data: PathBuf,
-    /// Where HTTP is answered.
-    pub listen: SocketAddr,
+    /// Where to answer; each program has an address of its own.
+    pub listen: Option<SocketAddr>,
+    /// What the layers show each other when they run apart: at least 32 letters and digits, the same for all.
+    pub secret: Option<Secret>,
+    /// Whom to trust among the other layers' certificates.
+    pub peers: tls::ClientSettings,
     /// The log.
     pub log: LogSettings,
     /// The object store.
@@ -88,6 +94,11 @@ pub struct BatchSettings {
 pub struct SpeedSettings {
     /// Above this the head stops until a newer batch view version lets go of some.
     pub memory: ByteSize,
+    /// The consumer group whose members share the partitions. Two groups hold each partition twice.
+    pub group: String,
+    /// How long partitions are kept for queries after they went to another member, also before stopping.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
 }
 
 /// The serving layer.
@@ -98,14 +109,20 @@ pub struct ServingSettings {
     pub memory: ByteSize,
     /// The largest request body.
     pub body: ByteSize,
+    /// Where the speed layer's workers are: `dns://host:port`, or `http://host:port` with commas between them.
+    pub speed: String,
+    /// Where the batch layer is.
+    pub batch: String,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            catalog: PathBuf::from("catalog"),
+            catalog: "catalog".to_owned(),
             data: PathBuf::from("data"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            listen: None,
+            secret: None,
+            peers: tls::ClientSettings::default(),
             log: LogSettings::default(),
             store: StoreSettings::default(),
             batch: BatchSettings::default(),
@@ -129,13 +146,18 @@ impl Default for BatchSettings {
 
 impl Default for SpeedSettings {
     fn default() -> Self {
-        Self { memory: ByteSize::gib(2) }
+        Self { memory: ByteSize::gib(2), group: "lamina-speed".to_owned(), linger: Duration::from_secs(10) }
     }
 }
 
 impl Default for ServingSettings {
     fn default() -> Self {
-        Self { memory: ByteSize::gib(1), body: ByteSize::mib(16) }
+        Self {
+            memory: ByteSize::gib(1),
+            body: ByteSize::mib(16),
+            speed: "http://127.0.0.1:8789".to_owned(),
+            batch: "http://127.0.0.1:8788".to_owned(),
+        }
     }
 }
 
@@ -144,7 +166,7 @@ impl Default for ServingSettings {
 pub struct Flags {
     /// The folder of SQL files that define datasets and views.
     #[arg(long, value_name = "DIR")]
-    pub catalog: Option<PathBuf>,
+    pub catalog: Option<String>,
     /// Where the embedded log and the folder store are kept [default: data].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -154,7 +176,7 @@ pub struct Flags {
     /// An object store, such as `s3://bucket/prefix`; without it a folder is used.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// Where to answer HTTP [default: 127.0.0.1:8787].
+    /// Where to answer, such as `127.0.0.1:8787`.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
     /// A settings file in TOML; what it says, flags override.
@@ -165,6 +187,9 @@ pub struct Flags {
 /// Names in the environment that are no settings of the layers.
 const OTHER_NAMES: &[&str] = &["url", "log", "seed", "seeds"];
 
+/// `LAMINA_KAFKA_SECURITY_PROTOCOL` is librdkafka's `security.protocol`, and so on.
+const KAFKA: &str = "LAMINA_KAFKA_";
+
 impl Settings {
     /// All sources together. All faults are told at once.
     pub fn read(flags: &Flags) -> Result<Self, figment::Error> {
@@ -172,7 +197,7 @@ impl Settings {
         if let Some(file) = &flags.settings {
             figment = figment.merge(Toml::file_exact(file));
         }
-        let is_setting = |name: &str| !OTHER_NAMES.contains(&name);
+        let is_setting = |name: &str| !OTHER_NAMES.contains(&name) && !name.starts_with("kafka_");
         figment = figment
             .merge(Env::prefixed("LAMINA_").filter(move |name| is_setting(&name.as_str().to_lowercase())).split("__"));
         let mut set = |name: &str, value: Option<String>| {
@@ -181,12 +206,18 @@ impl Settings {
             }
         };
         let path = |path: &Option<PathBuf>| path.as_deref().map(Path::display).map(|path| path.to_string());
-        set("catalog", path(&flags.catalog));
+        set("catalog", flags.catalog.clone());
         set("data", path(&flags.data));
         set("log.kafka", flags.kafka.clone());
         set("store.url", flags.store.clone());
         set("listen", flags.listen.map(|address| address.to_string()));
         let mut settings: Self = figment.extract()?;
+        #[allow(clippy::disallowed_methods, reason = "settings are read in this module")]
+        for (name, value) in std::env::vars() {
+            if let Some(name) = name.strip_prefix(KAFKA) {
+                settings.log.settings.insert(name.to_lowercase().replace('_', "."), value);
+            }
+        }
         if settings.store.url.as_deref().is_some_and(|url| url.starts_with("s3")) {
             #[allow(clippy::disallowed_methods, reason = "settings are read in this module")]
             let environment = std::env::vars().filter(|(name, _)| name.starts_with("AWS_"));
@@ -198,7 +229,7 @@ impl Settings {
     }
 
     /// The store's root.
-    pub fn store_url(&self) -> anyhow::Result<String> {
+    pub fn store_url(&self) -> std::io::Result<String> {
         match &self.store.url {
             Some(url) => Ok(url.clone()),
             None => {
@@ -206,7 +237,8 @@ impl Settings {
                 std::fs::create_dir_all(&folder)?;
                 let folder = folder.canonicalize()?;
                 let url = url::Url::from_directory_path(&folder);
-                Ok(url.map_err(|()| anyhow::anyhow!("`{}` is no folder", folder.display()))?.into())
+                let url = url.map_err(|()| std::io::Error::other(format!("`{}` is no folder", folder.display())))?;
+                Ok(url.into())
             }
         }
     }
@@ -223,7 +255,7 @@ mod tests {
         let listen = Some(SocketAddr::from(([127, 0, 0, 1], 2)));
         let flags = Flags { settings: Some(file.path().to_owned()), listen, ..Flags::default() };
         let settings = Settings::read(&flags).unwrap();
-        assert_eq!((settings.listen.port(), settings.batch.flush_age.as_secs()), (2, 30));
+        assert_eq!((settings.listen.map(|address| address.port()), settings.batch.flush_age.as_secs()), (Some(2), 30));
         assert_eq!(settings.batch.memory, ByteSize::mib(64));
         std::fs::write(file.path(), "lissen = '127.0.0.1:1'").unwrap();
         let error = Settings::read(&flags).unwrap_err().to_string();
