@@ -27,6 +27,8 @@ use crate::{
 pub struct Running {
     /// Where it answers.
     pub address: SocketAddr,
+    /// Whether it answers over TLS.
+    pub secure: bool,
     /// Answers queries.
     pub engine: Arc<Engine>,
     /// Where events go.
@@ -43,6 +45,7 @@ pub async fn start(
     supervisor: &Supervisor,
     compute: tokio::runtime::Handle,
 ) -> Result<Running> {
+    let door = settings.door()?;
     let lock = lock::take(&settings.data, settings.listen)?;
     let catalog = Arc::new(catalog);
     let clock: Arc<dyn Clock> = Arc::new(System);
@@ -85,7 +88,7 @@ pub async fn start(
         storage,
         log: log.clone(),
         catalog: catalog.clone(),
-        clock,
+        clock: clock.clone(),
         speed,
         supervisor: supervisor.clone(),
         settings: engine::Settings { memory_bytes: bytes(settings.serving.memory), ..engine::Settings::default() },
@@ -98,9 +101,13 @@ pub async fn start(
         batch,
         registry,
         body_bytes_max: bytes(settings.serving.body),
+        tokens: door.tokens,
+        limits: settings.serving.limits.clone(),
+        clock,
     })?;
-    http::serve(listener, router, supervisor);
-    Ok(Running { address, engine, log, catalog, _lock: lock })
+    let secure = door.tls.is_some();
+    http::serve(listener, door.tls, router, supervisor);
+    Ok(Running { address, secure, engine, log, catalog, _lock: lock })
 }
 
 async fn open_log(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Log>> {

@@ -1,7 +1,7 @@
 //! Lamina's command line, and all three layers in one process.
 //!
 //! In reading order: [`settings`] says how, [`lock`] holds the data folder, [`assembly`] starts the layers, [`demo`] feeds
-//! them, and [`client`] talks to a running Lamina.
+//! them, [`client`] talks to a running Lamina, and [`token`] makes tokens for those who do.
 
 pub mod assembly;
 pub mod check;
@@ -9,3 +9,4 @@ pub mod client;
 pub mod demo;
 pub mod lock;
 pub mod settings;
+pub mod token;

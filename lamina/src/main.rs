@@ -14,6 +14,7 @@ use lamina::{
     client::{Client, Format},
     demo,
     settings::{Flags, Settings},
+    token,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +50,9 @@ enum What {
         /// Where to answer HTTP.
         #[arg(long, default_value = "127.0.0.1:8787")]
         listen: std::net::SocketAddr,
+        /// Answer everyone at an address that other machines reach.
+        #[arg(long)]
+        insecure: bool,
     },
     /// Start all three layers in one process.
     Up(Flags),
@@ -95,13 +99,38 @@ enum What {
         #[command(flatten)]
         server: Server,
     },
+    /// Tokens for those who may ask.
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make one: its line goes to standard output, and the token itself, once, to standard error.
+    New(token::Flags),
+}
+
+#[derive(clap::Args)]
 struct Server {
     /// Where Lamina answers.
     #[arg(long, env = "LAMINA_URL", default_value = "http://127.0.0.1:8787")]
     url: String,
+    /// A token, where Lamina asks for one; in the environment others do not see it.
+    #[arg(long, env = "LAMINA_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+impl Server {
+    fn client(&self) -> Client {
+        Client::new(&self.url, self.token.as_deref())
+    }
+}
+
+impl std::fmt::Debug for Server {
+    /// The token is a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 fn main() -> ExitCode {
@@ -133,8 +162,8 @@ fn run(what: What) -> Result<()> {
     let handle = compute.handle().clone();
     let done = runtime.block_on(async move {
         match what {
-            What::Demo { rate, data, listen } => {
-                let settings = Settings { data, listen, ..Settings::default() };
+            What::Demo { rate, data, listen, insecure } => {
+                let settings = Settings { data, listen, insecure, ..Settings::default() };
                 up(settings, demo::catalog()?, Some(rate), handle).await
             }
             What::Up(flags) => {
@@ -144,20 +173,21 @@ fn run(what: What) -> Result<()> {
             }
             What::Check { dir, sample, dataset } => checked(&dir, sample, dataset.as_deref()),
             What::Ingest { file, dataset, server } => {
-                let (accepted, frontier) = Client::new(&server.url).ingest(&file, dataset.as_deref()).await?;
+                let (accepted, frontier) = server.client().ingest(&file, dataset.as_deref()).await?;
                 writeln!(std::io::stdout(), "{accepted} events accepted; they are below {frontier}")?;
                 Ok(())
             }
-            What::Query { sql, format, server } => {
-                Client::new(&server.url).query(&sql, format, &mut std::io::stdout()).await
-            }
+            What::Query { sql, format, server } => server.client().query(&sql, format, &mut std::io::stdout()).await,
             What::Recompute { view, server } => {
-                let done = Client::new(&server.url).recompute(&view).await?;
+                let done = server.client().recompute(&view).await?;
                 writeln!(std::io::stdout(), "{done}")?;
                 Ok(())
             }
+            What::Token(TokenCommand::New(flags)) => {
+                token::new(&flags, &common::clock::System, &mut std::io::stdout(), &mut std::io::stderr())
+            }
             What::Status { server } => {
-                let status = Client::new(&server.url).status().await?;
+                let status = server.client().status().await?;
                 writeln!(std::io::stdout(), "{status}")?;
                 Ok(())
             }
@@ -191,7 +221,10 @@ async fn up(
             let sent = demo::stream(running.log.clone(), rate, &supervisor);
             demo::status_line(&running, sent, &supervisor);
         }
-        None => writeln!(std::io::stdout(), "Lamina answers at http://{}/", running.address)?,
+        None => {
+            let scheme = if running.secure { "https" } else { "http" };
+            writeln!(std::io::stdout(), "Lamina answers at {scheme}://{}/", running.address)?;
+        }
     }
     supervisor.cancelled().cancelled().await;
     tracing::info!("stopping");

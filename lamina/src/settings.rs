@@ -4,10 +4,15 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use bytesize::ByteSize;
+use common::{
+    access::{self, Limits, Tokens},
+    tls,
+};
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
@@ -24,6 +29,12 @@ pub struct Settings {
     pub data: PathBuf,
     /// Where HTTP is answered.
     pub listen: SocketAddr,
+    /// Who may ask: the tokens' document, or the file that it is in. Without it everyone may, at loopback addresses.
+    pub tokens: Option<String>,
+    /// Answers everyone without tokens at other addresses too.
+    pub insecure: bool,
+    /// TLS for HTTP.
+    pub tls: tls::Settings,
     /// The log.
     pub log: LogSettings,
     /// The object store.
@@ -64,6 +75,15 @@ impl std::fmt::Debug for StoreSettings {
     }
 }
 
+/// What stands between HTTP and the world.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Who may ask.
+    pub tokens: Option<Arc<Tokens>>,
+    /// TLS, where it is set up.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
 /// The batch layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,6 +118,8 @@ pub struct ServingSettings {
     pub memory: ByteSize,
     /// The largest request body.
     pub body: ByteSize,
+    /// What one client may use.
+    pub limits: Limits,
 }
 
 impl Default for Settings {
@@ -106,6 +128,9 @@ impl Default for Settings {
             catalog: PathBuf::from("catalog"),
             data: PathBuf::from("data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            tokens: None,
+            insecure: false,
+            tls: tls::Settings::default(),
             log: LogSettings::default(),
             store: StoreSettings::default(),
             batch: BatchSettings::default(),
@@ -135,7 +160,7 @@ impl Default for SpeedSettings {
 
 impl Default for ServingSettings {
     fn default() -> Self {
-        Self { memory: ByteSize::gib(1), body: ByteSize::mib(16) }
+        Self { memory: ByteSize::gib(1), body: ByteSize::mib(16), limits: Limits::default() }
     }
 }
 
@@ -157,13 +182,19 @@ pub struct Flags {
     /// Where to answer HTTP [default: 127.0.0.1:8787].
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// The file of tokens that `lamina token new` wrote lines for; who asks must then have one.
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<String>,
+    /// Answer everyone, without tokens, at addresses that other machines reach.
+    #[arg(long)]
+    pub insecure: bool,
     /// A settings file in TOML; what it says, flags override.
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
 }
 
 /// Names in the environment that are no settings of the layers.
-const OTHER_NAMES: &[&str] = &["url", "log", "seed", "seeds"];
+const OTHER_NAMES: &[&str] = &["url", "token", "log", "seed", "seeds"];
 
 impl Settings {
     /// All sources together. All faults are told at once.
@@ -186,6 +217,10 @@ impl Settings {
         set("log.kafka", flags.kafka.clone());
         set("store.url", flags.store.clone());
         set("listen", flags.listen.map(|address| address.to_string()));
+        set("tokens", flags.tokens.clone());
+        if flags.insecure {
+            figment = figment.merge(("insecure", true));
+        }
         let mut settings: Self = figment.extract()?;
         if settings.store.url.as_deref().is_some_and(|url| url.starts_with("s3")) {
             #[allow(clippy::disallowed_methods, reason = "settings are read in this module")]
@@ -195,6 +230,17 @@ impl Settings {
             }
         }
         Ok(settings)
+    }
+
+    /// What stands between HTTP and the world; refused where that is nothing.
+    pub fn door(&self) -> anyhow::Result<Door> {
+        let tokens = self.tokens.as_deref().map(Tokens::read).transpose()?.map(Arc::new);
+        access::may_listen(self.listen, tokens.is_some(), self.insecure)?;
+        let tls = self.tls.server(tls::HTTP)?;
+        if tokens.is_some() && tls.is_none() && !self.listen.ip().is_loopback() {
+            tracing::warn!("tokens travel in the clear to `{}`: set `tls`, or keep TLS in front of it", self.listen);
+        }
+        Ok(Door { tokens, tls })
     }
 
     /// The store's root.
@@ -228,6 +274,19 @@ mod tests {
         std::fs::write(file.path(), "lissen = '127.0.0.1:1'").unwrap();
         let error = Settings::read(&flags).unwrap_err().to_string();
         assert!(error.contains("lissen"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_tokens_or_a_waiver() {
+        let open = Settings { listen: SocketAddr::from(([0, 0, 0, 0], 8787)), ..Settings::default() };
+        let issued = access::issue(&access::Request { roles: [access::Role::Admin].into(), ..Default::default() });
+        let tokens = Some(issued.unwrap().line);
+        assert!(Settings::default().door().unwrap().tokens.is_none());
+        let error = open.door().unwrap_err().to_string();
+        assert!(error.contains("0.0.0.0:8787") && error.contains("--insecure"), "{error}");
+        assert!(Settings { insecure: true, ..open.clone() }.door().unwrap().tokens.is_none());
+        assert!(Settings { tokens, ..open.clone() }.door().unwrap().tokens.is_some());
+        Settings { tokens: Some("/no/such/file".to_owned()), ..open }.door().unwrap_err();
     }
 
     #[test]

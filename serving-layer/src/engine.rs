@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use common::{
+    access::Scope,
     catalog::near::near,
     catalog::{Catalog, Dataset, View},
     clock::Clock,
@@ -85,11 +86,13 @@ pub struct Options {
     pub min_position: BTreeMap<String, Frontier>,
     /// How long to wait for it.
     pub wait: Duration,
+    /// Which views and datasets there are, for who asks.
+    pub scope: Scope,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { min_position: BTreeMap::new(), wait: Duration::from_secs(10) }
+        Self { min_position: BTreeMap::new(), wait: Duration::from_secs(10), scope: Scope::default() }
     }
 }
 
@@ -208,14 +211,16 @@ impl Engine {
         Ok(Arc::new(Self { context, versions, tables, base, masters, dead_letters, partitions }))
     }
 
-    fn view_named(&self, view: &str) -> Result<&Arc<View>, Error> {
-        let views = &self.context.catalog.views;
-        views.get(view).ok_or_else(|| Error::unknown("view", view, views.keys()))
+    fn view_named(&self, view: &str, scope: &Scope) -> Result<&Arc<View>, Error> {
+        let there_are = || self.context.catalog.views.keys().filter(|name| scope.views.allow(name));
+        let view_of = self.context.catalog.views.get(view).filter(|_| scope.views.allow(view));
+        view_of.ok_or_else(|| Error::unknown("view", view, there_are()))
     }
 
-    fn dataset_named(&self, dataset: &str) -> Result<&Arc<Dataset>, Error> {
-        let datasets = &self.context.catalog.datasets;
-        datasets.get(dataset).ok_or_else(|| Error::unknown("dataset", dataset, datasets.keys()))
+    fn dataset_named(&self, dataset: &str, scope: &Scope) -> Result<&Arc<Dataset>, Error> {
+        let there_are = || self.context.catalog.datasets.keys().filter(|name| scope.datasets.allow(name));
+        let dataset_of = self.context.catalog.datasets.get(dataset).filter(|_| scope.datasets.allow(dataset));
+        dataset_of.ok_or_else(|| Error::unknown("dataset", dataset, there_are()))
     }
 
     /// The master dataset at its newest version.

@@ -4,17 +4,26 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{Request, State, connect_info::Connected},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
-    serve::ListenerExt,
+    serve::{IncomingStream, Listener},
 };
-use common::{catalog::Catalog, log::Log, operate::BatchLayer, supervisor::Supervisor};
+use common::{
+    access::{Limits, Tokens},
+    catalog::Catalog,
+    clock::Clock,
+    log::Log,
+    operate::BatchLayer,
+    supervisor::Supervisor,
+};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::engine::Engine;
 
+mod access;
 mod answer;
 mod datasets;
 mod described;
@@ -23,12 +32,16 @@ mod events;
 mod extract;
 mod health;
 mod jobs;
+mod limits;
+mod listen;
 mod negotiate;
 mod openapi;
 mod page;
 pub mod problem;
 mod query;
 mod views;
+
+pub use listen::bind;
 
 /// Requests, by route and status.
 pub const REQUESTS: &str = "lamina_serving_http_requests_total";
@@ -53,6 +66,12 @@ pub struct Context {
     pub registry: Registry,
     /// The largest body that is taken, in bytes.
     pub body_bytes_max: usize,
+    /// Who may ask; `None` lets everyone do everything.
+    pub tokens: Option<Arc<Tokens>>,
+    /// What one client may use.
+    pub limits: Limits,
+    /// The time, to tell which tokens have expired.
+    pub clock: Arc<dyn Clock>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +95,12 @@ impl Metrics {
 /// All routes.
 pub fn router(context: Context) -> Result<Router, prometheus::Error> {
     let metrics = Metrics::new(&context.registry)?;
+    let gate = access::Gate {
+        tokens: context.tokens.clone(),
+        clock: context.clock.clone(),
+        limits: Arc::new(context.limits.clone()),
+        at_work: limits::AtWork::default(),
+    };
     let routes = Router::new()
         .route("/", get(page::page))
         .route("/v1/sql", post(query::sql))
@@ -95,6 +120,7 @@ pub fn router(context: Context) -> Result<Router, prometheus::Error> {
         .route("/metrics", get(health::metrics))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
+        .layer(middleware::from_fn_with_state(gate, access::admit))
         .layer(middleware::from_fn_with_state(metrics, observe))
         .with_state(context);
     Ok(routes)
@@ -116,23 +142,30 @@ async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -
     response
 }
 
-/// Binds an address; the port 0 means any that is free.
-pub async fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
-    tokio::net::TcpListener::bind(address).await
+/// Answers requests until told to stop; then takes no new ones, and lets those at work end. With `tls` over TLS only.
+pub fn serve(
+    listener: tokio::net::TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    supervisor: &Supervisor,
+) {
+    let listener = listen::Tcp(listener);
+    match tls {
+        Some(tls) => answer(listen::Tls::new(listener, tls), router, supervisor),
+        None => answer(listener, router, supervisor),
+    }
 }
 
-/// Answers requests until told to stop; then takes no new ones, and lets those at work end.
-pub fn serve(listener: tokio::net::TcpListener, router: Router, supervisor: &Supervisor) {
+fn answer<L>(listener: L, router: Router, supervisor: &Supervisor)
+where
+    L: Listener<Addr = SocketAddr>,
+    listen::Peer: for<'a> Connected<IncomingStream<'a, L>>,
+{
     let cancelled = supervisor.cancelled();
     supervisor.spawn("http server", async move {
         let stop = cancelled.clone();
-        // What is written goes out at once, however small: answers are sent in parts.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!("could not set TCP_NODELAY: {error}");
-            }
-        });
-        let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+        let service = router.into_make_service_with_connect_info::<listen::Peer>();
+        let serving = axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await });
         tokio::select! {
             served = serving => served,
             () = async {

@@ -19,7 +19,7 @@ impl Engine {
         limit: usize,
         options: &Options,
     ) -> Result<Answer, Error> {
-        let definition = self.view_named(view)?.clone();
+        let definition = self.view_named(view, &options.scope)?.clone();
         let schema = crate::merged::visible(&definition);
         let mut conditions: Vec<Expr> = Vec::new();
         for (column, values) in filters {
