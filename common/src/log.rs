@@ -101,12 +101,7 @@ pub struct Bounds {
 impl Bounds {
     /// Whether all that follows `from` is there: not expired at the start, not lost at the end. A partition that the
     /// topic does not have ends at 0.
-    pub(crate) fn check(
-        &self,
-        topic: &str,
-        from: &Frontier,
-        only: Option<&BTreeSet<Partition>>,
-    ) -> Result<(), Error> {
+    pub(crate) fn check(&self, topic: &str, from: &Frontier, only: Option<&BTreeSet<Partition>>) -> Result<(), Error> {
         let named: BTreeSet<Partition> = self.end.partitions().chain(from.partitions()).collect();
         for &partition in only.unwrap_or(&named) {
             let (wanted, start, end) = (from.get(partition), self.start.get(partition), self.end.get(partition));

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,10 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{access::Secret, tls};
+use crate::{
+    access::{self, Limits, Secret, Shared, Tokens},
+    tls,
+};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,6 +34,12 @@ pub struct Settings {
     pub secret: Option<Secret>,
     /// Whom to trust among the other layers' certificates.
     pub peers: tls::ClientSettings,
+    /// Who may ask: the tokens' document, or the file that it is in. Without it everyone may, at loopback addresses.
+    pub tokens: Option<String>,
+    /// Answers everyone without tokens at other addresses too.
+    pub insecure: bool,
+    /// TLS for HTTP.
+    pub tls: tls::Settings,
     /// The log.
     pub log: LogSettings,
     /// The object store.
@@ -68,6 +78,27 @@ impl std::fmt::Debug for StoreSettings {
         let names: Vec<&String> = self.options.keys().collect();
         f.debug_struct("StoreSettings").field("url", &self.url).field("options", &names).finish()
     }
+}
+
+/// What is wrong with the settings of an address.
+pub type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// What stands between a layer's service and the world.
+#[derive(Clone, Debug)]
+pub struct BackDoor {
+    /// What the other layers must show.
+    pub secret: Option<Shared>,
+    /// TLS, where it is set up.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// What stands between HTTP and the world.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Who may ask.
+    pub tokens: Option<Arc<Tokens>>,
+    /// TLS, where it is set up.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// The batch layer.
@@ -113,6 +144,20 @@ pub struct ServingSettings {
     pub speed: String,
     /// Where the batch layer is.
     pub batch: String,
+    /// What one client may use.
+    pub limits: Limits,
+}
+
+/// A size as the number of bytes that this machine can have.
+pub fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+impl ServingSettings {
+    /// The largest request body, in bytes.
+    pub fn body_bytes(&self) -> usize {
+        bytes(self.body)
+    }
 }
 
 impl Default for Settings {
@@ -123,6 +168,9 @@ impl Default for Settings {
             listen: None,
             secret: None,
             peers: tls::ClientSettings::default(),
+            tokens: None,
+            insecure: false,
+            tls: tls::Settings::default(),
             log: LogSettings::default(),
             store: StoreSettings::default(),
             batch: BatchSettings::default(),
@@ -155,6 +203,7 @@ impl Default for ServingSettings {
         Self {
             memory: ByteSize::gib(1),
             body: ByteSize::mib(16),
+            limits: Limits::default(),
             speed: "http://127.0.0.1:8789".to_owned(),
             batch: "http://127.0.0.1:8788".to_owned(),
         }
@@ -179,13 +228,19 @@ pub struct Flags {
     /// Where to answer, such as `127.0.0.1:8787`.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// The file of tokens that `lamina token new` wrote lines for; who asks must then have one.
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<String>,
+    /// Answer everyone, without tokens, at addresses that other machines reach.
+    #[arg(long)]
+    pub insecure: bool,
     /// A settings file in TOML; what it says, flags override.
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
 }
 
 /// Names in the environment that are no settings of the layers.
-const OTHER_NAMES: &[&str] = &["url", "log", "seed", "seeds"];
+const OTHER_NAMES: &[&str] = &["url", "token", "log", "seed", "seeds"];
 
 /// `LAMINA_KAFKA_SECURITY_PROTOCOL` is librdkafka's `security.protocol`, and so on.
 const KAFKA: &str = "LAMINA_KAFKA_";
@@ -211,6 +266,10 @@ impl Settings {
         set("log.kafka", flags.kafka.clone());
         set("store.url", flags.store.clone());
         set("listen", flags.listen.map(|address| address.to_string()));
+        set("tokens", flags.tokens.clone());
+        if flags.insecure {
+            figment = figment.merge(("insecure", true));
+        }
         let mut settings: Self = figment.extract()?;
         #[allow(clippy::disallowed_methods, reason = "settings are read in this module")]
         for (name, value) in std::env::vars() {
@@ -226,6 +285,26 @@ impl Settings {
             }
         }
         Ok(settings)
+    }
+
+    /// What stands between HTTP at `listen` and the world; refused where that is nothing.
+    pub fn door(&self, listen: SocketAddr) -> Result<Door, Fault> {
+        let tokens = self.tokens.as_deref().map(Tokens::read).transpose()?.map(Arc::new);
+        access::may_listen(listen, tokens.is_some(), self.insecure)?;
+        let tls = self.tls.server(tls::HTTP)?;
+        if tokens.is_some() && tls.is_none() && !listen.ip().is_loopback() {
+            tracing::warn!("tokens travel in the clear to `{listen}`: set `tls`, or keep TLS in front of it");
+        }
+        Ok(Door { tokens, tls })
+    }
+
+    /// What stands between a layer's service at `listen` and the world: the secret that the layers share.
+    pub fn back_door(&self, listen: SocketAddr) -> Result<BackDoor, Fault> {
+        let secret = self.secret.clone().map(Shared::new).transpose()?;
+        if secret.is_none() && !self.insecure && !listen.ip().to_canonical().is_loopback() {
+            return Err(access::Error::OpenLayer { address: listen }.into());
+        }
+        Ok(BackDoor { secret, tls: self.tls.server(tls::HTTP)? })
     }
 
     /// The store's root.
@@ -260,6 +339,30 @@ mod tests {
         std::fs::write(file.path(), "lissen = '127.0.0.1:1'").unwrap();
         let error = Settings::read(&flags).unwrap_err().to_string();
         assert!(error.contains("lissen"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_tokens_or_a_waiver() {
+        let (loopback, open) = (SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([0, 0, 0, 0], 8787)));
+        let issued = access::issue(&access::Request { roles: [access::Role::Admin].into(), ..Default::default() });
+        let tokens = Some(issued.unwrap().line);
+        assert!(Settings::default().door(loopback).unwrap().tokens.is_none());
+        let error = Settings::default().door(open).unwrap_err().to_string();
+        assert!(error.contains("0.0.0.0:8787") && error.contains("--insecure"), "{error}");
+        assert!(Settings { insecure: true, ..Settings::default() }.door(open).unwrap().tokens.is_none());
+        assert!(Settings { tokens, ..Settings::default() }.door(open).unwrap().tokens.is_some());
+        Settings { tokens: Some("/no/such/file".to_owned()), ..Settings::default() }.door(open).unwrap_err();
+    }
+
+    #[test]
+    fn a_layer_that_others_reach_needs_the_secret_or_a_waiver() {
+        let open = SocketAddr::from(([0, 0, 0, 0], 8789));
+        let error = Settings::default().back_door(open).unwrap_err().to_string();
+        assert!(error.contains("0.0.0.0:8789") && error.contains("--insecure"), "{error}");
+        Settings { insecure: true, ..Settings::default() }.back_door(open).unwrap();
+        let secret = |text: &str| Settings { secret: Some(Secret::new(text)), ..Settings::default() };
+        assert!(secret(&"x".repeat(64)).back_door(open).unwrap().secret.is_some());
+        secret("short").back_door(open).unwrap_err();
     }
 
     #[test]

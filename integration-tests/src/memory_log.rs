@@ -119,7 +119,9 @@ impl Log for MemoryLog {
     ) -> Result<Box<dyn Reader>, Error> {
         let bounds = self.bounds(topic).await?;
         let mut at = Frontier::default();
-        for (partition, end) in bounds.end.iter().filter(|(partition, _)| only.is_none_or(|only| only.contains(partition))) {
+        for (partition, end) in
+            bounds.end.iter().filter(|(partition, _)| only.is_none_or(|only| only.contains(partition)))
+        {
             let wanted = from.get(partition);
             if wanted > end {
                 return Err(Error::Truncated { topic: topic.to_owned(), partition, wanted, end });

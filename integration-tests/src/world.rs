@@ -154,5 +154,5 @@ impl World {
 
 /// Options that wait for a position.
 pub fn at_least(dataset: &str, position: &Frontier, wait: Duration) -> Options {
-    Options { min_position: [(dataset.to_owned(), position.clone())].into(), wait }
+    Options { min_position: [(dataset.to_owned(), position.clone())].into(), wait, ..Options::default() }
 }

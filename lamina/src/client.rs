@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use common::access::Secret;
 use datafusion::arrow::{ipc::reader::StreamReader, util::pretty::pretty_format_batches};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Response, header};
@@ -31,16 +32,22 @@ const SEND_BYTES: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct Client {
     url: String,
+    token: Option<Secret>,
     http: reqwest::Client,
 }
 
 impl Client {
-    /// A client of the Lamina at `url`.
-    pub fn new(url: &str) -> Self {
-        Self { url: url.trim_end_matches('/').to_owned(), http: reqwest::Client::new() }
+    /// A client of the Lamina at `url`, with a token where it asks for one.
+    pub fn new(url: &str, token: Option<&str>) -> Self {
+        let token = token.map(Secret::new);
+        Self { url: url.trim_end_matches('/').to_owned(), token, http: reqwest::Client::new() }
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        };
         let response = request.send().await.with_context(|| {
             format!("Lamina cannot be reached at `{}`: is it running? Say where with --url or LAMINA_URL", self.url)
         })?;

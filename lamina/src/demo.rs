@@ -130,7 +130,7 @@ pub fn status_line(running: &Running, sent: Arc<AtomicU64>, supervisor: &Supervi
 
 async fn line(engine: &serving_layer::engine::Engine, sent: u64) -> String {
     let sum = |frontier: &common::position::Frontier| frontier.iter().map(|(_, next)| next).sum::<i64>();
-    let views = engine.views().await.unwrap_or_default();
+    let views = engine.views(&common::access::Scope::default()).await.unwrap_or_default();
     let Some(view) = views.iter().find(|view| view.name == "daily_sales") else { return String::new() };
     let answer =
         engine.sql("SELECT sum(orders) AS n FROM daily_sales", &serving_layer::engine::Options::default()).await;

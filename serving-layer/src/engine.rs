@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use common::{
+    access::Scope,
     catalog::near::near,
     catalog::{Catalog, Dataset, View},
     clock::Clock,
@@ -58,6 +59,13 @@ pub struct Settings {
     pub parallelism: usize,
 }
 
+impl Settings {
+    /// What the program's settings say.
+    pub fn of(settings: &common::settings::Settings) -> Self {
+        Self { memory_bytes: common::settings::bytes(settings.serving.memory), ..Self::default() }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let parallelism = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -87,11 +95,18 @@ pub struct Options {
     pub wait: Duration,
     /// Whether partitions that nobody holds may be left out above the views' cuts; the stamp then names them.
     pub allow_partial: bool,
+    /// Which views and datasets there are, for who asks.
+    pub scope: Scope,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { min_position: BTreeMap::new(), wait: Duration::from_secs(10), allow_partial: false }
+        Self {
+            min_position: BTreeMap::new(),
+            wait: Duration::from_secs(10),
+            allow_partial: false,
+            scope: Scope::default(),
+        }
     }
 }
 
@@ -210,14 +225,16 @@ impl Engine {
         Ok(Arc::new(Self { context, versions, tables, base, masters, dead_letters, partitions }))
     }
 
-    fn view_named(&self, view: &str) -> Result<&Arc<View>, Error> {
-        let views = &self.context.catalog.views;
-        views.get(view).ok_or_else(|| Error::unknown("view", view, views.keys()))
+    fn view_named(&self, view: &str, scope: &Scope) -> Result<&Arc<View>, Error> {
+        let there_are = || self.context.catalog.views.keys().filter(|name| scope.views.allow(name));
+        let view_of = self.context.catalog.views.get(view).filter(|_| scope.views.allow(view));
+        view_of.ok_or_else(|| Error::unknown("view", view, there_are()))
     }
 
-    fn dataset_named(&self, dataset: &str) -> Result<&Arc<Dataset>, Error> {
-        let datasets = &self.context.catalog.datasets;
-        datasets.get(dataset).ok_or_else(|| Error::unknown("dataset", dataset, datasets.keys()))
+    fn dataset_named(&self, dataset: &str, scope: &Scope) -> Result<&Arc<Dataset>, Error> {
+        let there_are = || self.context.catalog.datasets.keys().filter(|name| scope.datasets.allow(name));
+        let dataset_of = self.context.catalog.datasets.get(dataset).filter(|_| scope.datasets.allow(dataset));
+        dataset_of.ok_or_else(|| Error::unknown("dataset", dataset, there_are()))
     }
 
     /// The master dataset at its newest version.

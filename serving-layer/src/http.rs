@@ -1,6 +1,6 @@
 //! The HTTP API. Only this module and those below it know wire formats.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -8,13 +8,19 @@ use axum::{
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
-    serve::ListenerExt,
 };
-use common::{catalog::Catalog, log::Log, operate::BatchLayer, supervisor::Supervisor};
+use common::{
+    access::{Limits, Tokens},
+    catalog::Catalog,
+    clock::Clock,
+    log::Log,
+    operate::BatchLayer,
+};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use crate::engine::Engine;
 
+mod access;
 mod answer;
 mod datasets;
 mod described;
@@ -23,6 +29,7 @@ mod events;
 mod extract;
 mod health;
 mod jobs;
+mod limits;
 mod negotiate;
 mod openapi;
 mod page;
@@ -34,9 +41,6 @@ mod views;
 pub const REQUESTS: &str = "lamina_serving_http_requests_total";
 /// Time until an answer's head is sent, in seconds, by route and status.
 pub const REQUEST_SECONDS: &str = "lamina_serving_http_request_seconds";
-
-/// How long requests may go on once the server has been told to stop.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What the API speaks for.
 #[derive(Clone, Debug)]
@@ -53,6 +57,12 @@ pub struct Context {
     pub registry: Registry,
     /// The largest body that is taken, in bytes.
     pub body_bytes_max: usize,
+    /// Who may ask; `None` lets everyone do everything.
+    pub tokens: Option<Arc<Tokens>>,
+    /// What one client may use.
+    pub limits: Limits,
+    /// The time, to tell which tokens have expired.
+    pub clock: Arc<dyn Clock>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +86,12 @@ impl Metrics {
 /// All routes.
 pub fn router(context: Context) -> Result<Router, prometheus::Error> {
     let metrics = Metrics::new(&context.registry)?;
+    let gate = access::Gate {
+        tokens: context.tokens.clone(),
+        clock: context.clock.clone(),
+        limits: Arc::new(context.limits.clone()),
+        at_work: limits::AtWork::default(),
+    };
     let routes = Router::new()
         .route("/", get(page::page))
         .route("/v1/sql", post(query::sql))
@@ -95,6 +111,7 @@ pub fn router(context: Context) -> Result<Router, prometheus::Error> {
         .route("/metrics", get(health::metrics))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
+        .layer(middleware::from_fn_with_state(gate, access::admit))
         .layer(middleware::from_fn_with_state(metrics, observe))
         .with_state(context);
     Ok(routes)
@@ -114,31 +131,4 @@ async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -
     metrics.seconds.with_label_values(&labels).observe(began.elapsed().as_secs_f64());
     metrics.requests.with_label_values(&labels).inc();
     response
-}
-
-/// Binds an address; the port 0 means any that is free.
-pub async fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
-    tokio::net::TcpListener::bind(address).await
-}
-
-/// Answers requests until told to stop; then takes no new ones, and lets those at work end.
-pub fn serve(listener: tokio::net::TcpListener, router: Router, supervisor: &Supervisor) {
-    let cancelled = supervisor.cancelled();
-    supervisor.spawn("http server", async move {
-        let stop = cancelled.clone();
-        // What is written goes out at once, however small: answers are sent in parts.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!("could not set TCP_NODELAY: {error}");
-            }
-        });
-        let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
-        tokio::select! {
-            served = serving => served,
-            () = async {
-                cancelled.cancelled().await;
-                tokio::time::sleep(GRACE).await;
-            } => Ok(()),
-        }
-    });
 }

@@ -183,11 +183,8 @@ fn freeze_view(
     if let Some(reason) = &state.failed {
         return Err(Error::Failed { view: wanted.view.clone(), reason: reason.clone() });
     }
-    let by_cut: Vec<Option<Vec<Arc<Piece>>>> = wanted
-        .cuts
-        .iter()
-        .map(|cut| state.since_in(cut, |partition| partitions.contains(&partition)))
-        .collect();
+    let by_cut: Vec<Option<Vec<Arc<Piece>>>> =
+        wanted.cuts.iter().map(|cut| state.since_in(cut, |partition| partitions.contains(&partition))).collect();
     let possible = by_cut.iter().map(Option::is_some).collect();
     let states = Arc::new(Pieces { schema: state.view.fold.state().clone(), by_cut });
     Ok(Some(PartView { possible, states }))

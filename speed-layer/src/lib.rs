@@ -68,6 +68,13 @@ pub struct Settings {
     pub retire_after: Duration,
 }
 
+impl Settings {
+    /// What the program's settings say.
+    pub fn of(settings: &common::settings::Settings) -> Self {
+        Self { memory_bytes: common::settings::bytes(settings.speed.memory), ..Self::default() }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -100,7 +107,8 @@ impl SpeedLayer {
     pub fn join(context: Context, membership: Membership, linger: Duration) -> Result<Arc<Self>, prometheus::Error> {
         let supervisor = context.supervisor.clone();
         let layer = Self::new(context)?;
-        supervisor.spawn("speed layer's group", group::follow(layer.clone(), membership, linger, supervisor.cancelled()));
+        supervisor
+            .spawn("speed layer's group", group::follow(layer.clone(), membership, linger, supervisor.cancelled()));
         Ok(layer)
     }
 

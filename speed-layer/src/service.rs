@@ -95,8 +95,7 @@ impl Service {
             return Err(Failure::Format { states: STATE_FORMAT });
         }
         let holding = self.layer.holding(&request.dataset).map_err(|error| Failure::from(&error))?;
-        let parts =
-            holding.freeze(&request.partitions, &request.views).map_err(|error| Failure::from(&error))?;
+        let parts = holding.freeze(&request.partitions, &request.views).map_err(|error| Failure::from(&error))?;
         if parts.is_empty() {
             let partitions = request.partitions.iter().copied().collect();
             return Err(Failure::NoOwner { dataset: request.dataset.clone(), partitions });
@@ -182,10 +181,13 @@ fn failed(failure: &Failure) -> Status {
 }
 
 fn asked<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(body).map_err(|error| Status::invalid_argument(format!("the request is unreadable: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| Status::invalid_argument(format!("the request is unreadable: {error}")))
 }
 
-fn answered<T: Serialize>(answer: &T) -> Result<Response<BoxStream<'static, Result<arrow_flight::Result, Status>>>, Status> {
+fn answered<T: Serialize>(
+    answer: &T,
+) -> Result<Response<BoxStream<'static, Result<arrow_flight::Result, Status>>>, Status> {
     let body = serde_json::to_vec(answer).map_err(|error| Status::internal(error.to_string()))?.into();
     Ok(Response::new(stream::once(async { Ok(arrow_flight::Result { body }) }).boxed()))
 }

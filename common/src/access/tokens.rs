@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 use chrono::DateTime;
@@ -29,7 +30,7 @@ pub struct Tokens(BTreeMap<String, Token>);
 #[derive(Clone, Debug)]
 struct Token {
     sha256: [u8; 32],
-    grant: Grant,
+    grant: Arc<Grant>,
     expires_ms: Option<i64>,
 }
 
@@ -78,7 +79,7 @@ impl Tokens {
     }
 
     /// What a token allows at a time, in milliseconds since 1970.
-    pub fn grant(&self, presented: &str, now_ms: i64) -> Result<&Grant, Denied> {
+    pub fn grant(&self, presented: &str, now_ms: i64) -> Result<&Arc<Grant>, Denied> {
         let id = presented.strip_prefix(PREFIX).and_then(|rest| rest.rsplit_once('_')).map_or("", |(id, _)| id);
         let token = self.0.get(id).ok_or(Denied::Unknown)?;
         if !bool::from(digest(presented).ct_eq(&token.sha256)) {
@@ -104,7 +105,7 @@ impl Token {
         });
         let grant =
             Grant { scope: scope(&id, &line.roles, line.views, line.datasets)?, token: Some(id), roles: line.roles };
-        Ok(Self { sha256, grant, expires_ms: expires_ms.transpose()? })
+        Ok(Self { sha256, grant: Arc::new(grant), expires_ms: expires_ms.transpose()? })
     }
 }
 

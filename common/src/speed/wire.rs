@@ -114,16 +114,35 @@ pub struct ReachAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "as in `Error`")]
 pub enum Failure {
-    NotReady { dataset: String, reason: String },
-    NoCut { view: String },
-    Failed { view: String, reason: String },
-    NoOwner { dataset: String, partitions: Vec<Partition> },
-    NotReached { dataset: String, head: Frontier, wanted: Frontier },
+    NotReady {
+        dataset: String,
+        reason: String,
+    },
+    NoCut {
+        view: String,
+    },
+    Failed {
+        view: String,
+        reason: String,
+    },
+    NoOwner {
+        dataset: String,
+        partitions: Vec<Partition>,
+    },
+    NotReached {
+        dataset: String,
+        head: Frontier,
+        wanted: Frontier,
+    },
     /// What was frozen is not kept any more.
     Gone,
     /// The worker's states are of another format.
-    Format { states: u32 },
-    Internal { reason: String },
+    Format {
+        states: u32,
+    },
+    Internal {
+        reason: String,
+    },
 }
 
 impl From<&Error> for Failure {

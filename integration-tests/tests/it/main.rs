@@ -11,6 +11,7 @@
 mod batch;
 mod kafka;
 mod merge;
+mod security;
 mod simulation;
 mod sql;
 mod system;

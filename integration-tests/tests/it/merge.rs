@@ -15,6 +15,7 @@ use integration_tests::{
     memory_log::MemoryLog,
     oracle::{Oracle, read_log, same_rows},
     workload::{Sales, broken},
+    world::at_least,
 };
 use serving_layer::engine::{self, Engine, Options};
 
@@ -76,7 +77,7 @@ async fn answers_are_exact_from_the_log_alone() {
             log.append("sales", partition, vec![NewRecord { key: None, value: Some(value.into()) }]).await.unwrap();
         end.advance(partition, offsets[0] + 1);
     }
-    let options = Options { min_position: [("sales".to_owned(), end.clone())].into(), wait: Duration::from_secs(30) };
+    let options = at_least("sales", &end, Duration::from_secs(30));
     let oracle = Oracle::new(catalog.clone(), "sales", &read_log(log.as_ref(), "sales").await.unwrap()).await.unwrap();
     for view in catalog.views.keys() {
         let sql = format!("SELECT * FROM {view}");

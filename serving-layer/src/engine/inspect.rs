@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use common::{
+    access::Scope,
     catalog::{Dataset, View},
     master,
 };
@@ -19,14 +20,15 @@ use super::{DatasetInfo, DeadLetterInfo, Engine, Error, Options, VersionInfo, Vi
 const HISTORY: usize = 20;
 
 impl Engine {
-    /// All views, by name.
-    pub async fn views(&self) -> Result<Vec<ViewInfo>, Error> {
-        Ok(self.context.catalog.views.values().map(|view| self.view_info(view)).collect())
+    /// All views of a scope, by name.
+    pub async fn views(&self, scope: &Scope) -> Result<Vec<ViewInfo>, Error> {
+        let views = self.context.catalog.views.values().filter(|view| scope.views.allow(&view.name));
+        Ok(views.map(|view| self.view_info(view)).collect())
     }
 
     /// One view and its newest published versions, newest first.
-    pub async fn view(&self, view: &str) -> Result<(ViewInfo, Vec<VersionInfo>), Error> {
-        let view = self.view_named(view)?;
+    pub async fn view(&self, view: &str, scope: &Scope) -> Result<(ViewInfo, Vec<VersionInfo>), Error> {
+        let view = self.view_named(view, scope)?;
         let table =
             self.tables.get(&view.name).ok_or_else(|| Error::unknown("view", &view.name, self.tables.keys()))?;
         let history = table.history(HISTORY).await.map_err(|error| Error::storage("read the view's history", error))?;
@@ -57,18 +59,18 @@ impl Engine {
         }
     }
 
-    /// All datasets, by name.
-    pub async fn datasets(&self) -> Result<Vec<DatasetInfo>, Error> {
+    /// All datasets of a scope, by name.
+    pub async fn datasets(&self, scope: &Scope) -> Result<Vec<DatasetInfo>, Error> {
         let mut datasets = Vec::new();
-        for dataset in self.context.catalog.datasets.values() {
+        for dataset in self.context.catalog.datasets.values().filter(|dataset| scope.datasets.allow(&dataset.name)) {
             datasets.push(self.dataset_info(dataset).await?);
         }
         Ok(datasets)
     }
 
     /// One dataset.
-    pub async fn dataset(&self, dataset: &str) -> Result<DatasetInfo, Error> {
-        let dataset = self.dataset_named(dataset)?.clone();
+    pub async fn dataset(&self, dataset: &str, scope: &Scope) -> Result<DatasetInfo, Error> {
+        let dataset = self.dataset_named(dataset, scope)?.clone();
         self.dataset_info(&dataset).await
     }
 
@@ -91,8 +93,8 @@ impl Engine {
     }
 
     /// The newest dead letters of a dataset, at most `limit`.
-    pub async fn dead_letters(&self, dataset: &str, limit: usize) -> Result<Vec<DeadLetterInfo>, Error> {
-        let dataset = self.dataset_named(dataset)?.clone();
+    pub async fn dead_letters(&self, dataset: &str, limit: usize, scope: &Scope) -> Result<Vec<DeadLetterInfo>, Error> {
+        let dataset = self.dataset_named(dataset, scope)?.clone();
         let archived = self.master(&dataset).await?.frontier;
         let at = self.newest(&self.dead_letters, &dataset, true).await?;
         let table = master::dead_letters(&self.context.storage, &dataset.name)

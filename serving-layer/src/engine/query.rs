@@ -7,6 +7,7 @@ use std::{
 };
 
 use common::{
+    access::Scope,
     catalog::{Dataset, View},
     position::Frontier,
     speed::{self, Frozen, Request, ViewRequest},
@@ -47,7 +48,7 @@ impl Engine {
     /// Runs a read-only SQL query over views, or over datasets.
     pub async fn sql(&self, sql: &str, options: &Options) -> Result<Answer, Error> {
         let statement = parse(sql)?;
-        let reads = self.reads(&statement)?;
+        let reads = self.reads(&statement, &options.scope)?;
         again(|| self.sql_once(statement.clone(), &reads, options)).await
     }
 
@@ -72,7 +73,7 @@ impl Engine {
     }
 
     /// What a statement reads, by name.
-    fn reads(&self, statement: &Statement) -> Result<BTreeSet<String>, Error> {
+    fn reads(&self, statement: &Statement, scope: &Scope) -> Result<BTreeSet<String>, Error> {
         let references = self.base.resolve_table_references(statement).map_err(|error| self.planning(error))?;
         let (views, datasets) = (&self.context.catalog.views, &self.context.catalog.datasets);
         let mut reads = BTreeSet::new();
@@ -81,8 +82,12 @@ impl Engine {
                 continue;
             }
             let name = reference.table();
-            if !views.contains_key(name) && !datasets.contains_key(name) {
-                return Err(Error::unknown("view or dataset", name, views.keys().chain(datasets.keys())));
+            let there_are = || {
+                let views = views.keys().filter(|name| scope.views.allow(name));
+                views.chain(datasets.keys().filter(|name| scope.datasets.allow(name)))
+            };
+            if !there_are().any(|there_is| there_is == name) {
+                return Err(Error::unknown("view or dataset", name, there_are()));
             }
             reads.insert(name.to_owned());
         }
@@ -98,17 +103,23 @@ impl Engine {
 
     /// Freezes everything that a query reads at one head.
     pub(super) async fn frame(&self, reads: &BTreeSet<String>, options: &Options) -> Result<Frame, Error> {
+        let catalog = &self.context.catalog;
+        let scope = &options.scope;
         for dataset in options.min_position.keys() {
-            self.dataset_named(dataset)?;
+            // A view's answers say where its dataset stands, so that can be waited for.
+            let through_a_view =
+                catalog.views.values().any(|view| view.dataset.name == *dataset && scope.views.allow(&view.name));
+            if !through_a_view {
+                self.dataset_named(dataset, scope)?;
+            }
         }
         let mut frame = Frame { tables: BTreeMap::new(), stamp: Stamp::default() };
-        let catalog = &self.context.catalog;
-        // Tables that the query does not read are there to be listed.
-        for view in catalog.views.values() {
+        // Tables that the query does not read are there to be listed. What is out of its scope is not there at all.
+        for view in catalog.views.values().filter(|view| scope.views.allow(&view.name)) {
             let table = MergedView { view: view.clone(), schema: visible(view), at: None };
             frame.tables.insert(view.name.clone(), Arc::new(table));
         }
-        for dataset in catalog.datasets.values() {
+        for dataset in catalog.datasets.values().filter(|dataset| scope.datasets.allow(&dataset.name)) {
             let at = match reads.contains(&dataset.name) {
                 true => Some(self.master_at(dataset, options, &mut frame.stamp).await?),
                 false => None,

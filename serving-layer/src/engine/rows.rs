@@ -7,7 +7,11 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlanBuilder, ident, in_list},
 };
 
-use super::{Answer, Engine, Error, Options, query::{again, run}, session};
+use super::{
+    Answer, Engine, Error, Options,
+    query::{again, run},
+    session,
+};
 
 impl Engine {
     /// Rows of a view: `filters` are equalities on its columns, several values of one column mean IN. The values are
@@ -19,7 +23,7 @@ impl Engine {
         limit: usize,
         options: &Options,
     ) -> Result<Answer, Error> {
-        let definition = self.view_named(view)?.clone();
+        let definition = self.view_named(view, &options.scope)?.clone();
         let schema = crate::merged::visible(&definition);
         let mut conditions: Vec<Expr> = Vec::new();
         for (column, values) in filters {

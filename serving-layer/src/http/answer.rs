@@ -2,6 +2,9 @@
 //!
 //! The status line waits for the first rows, so that what fails early is a problem with a status of its own. What fails
 //! later breaks the connection off: an answer never ends as if it were complete.
+//!
+//! A query stops when its client leaves: both the response's future and its body own the query, and are dropped. It
+//! stops at its limits too, even when its client has stopped to read.
 
 use axum::{
     body::{Body, Bytes},
@@ -14,8 +17,9 @@ use datafusion::{
     error::DataFusionError,
 };
 use futures::{FutureExt, Stream, StreamExt, stream};
+use tokio::task::JoinSet;
 
-use super::{dto, negotiate::Format, problem::Problem};
+use super::{dto, limits::Work, negotiate::Format, problem::Problem};
 use crate::{
     engine::{self, Answer},
     stamp::Stamp,
@@ -27,12 +31,12 @@ pub(super) const STAMP: &str = "lamina-stamp";
 type Batches = std::pin::Pin<Box<dyn Stream<Item = Result<RecordBatch, DataFusionError>> + Send>>;
 
 /// The response of an answer.
-pub(super) async fn respond(answer: Answer, format: Format) -> Result<Response, Problem> {
+pub(super) async fn respond(answer: Answer, format: Format, mut work: Work) -> Result<Response, Problem> {
     let Answer { mut rows, stamp } = answer;
     let schema = rows.schema();
     // Up to the first batch with rows an error is still an answer of its own.
     let mut first = None;
-    while let Some(batch) = rows.next().await {
+    while let Some(batch) = work.within(rows.next()).await? {
         let batch = batch.map_err(|error| Problem::from(engine::Error::Execution(error)))?;
         if batch.num_rows() > 0 {
             first = Some(batch);
@@ -45,8 +49,10 @@ pub(super) async fn respond(answer: Answer, format: Format) -> Result<Response, 
     let mut begun = Vec::new();
     writer.head(&mut begun).map_err(failed)?;
     if let Some(batch) = &first {
+        work.rows(batch.num_rows())?;
         writer.rows(batch, &mut begun).map_err(failed)?;
     }
+    work.bytes(begun.len())?;
     // A short answer is often over by now: then it is sent whole, with its length.
     let next = match first {
         Some(_) => rows.next().now_or_never(),
@@ -59,7 +65,7 @@ pub(super) async fn respond(answer: Answer, format: Format) -> Result<Response, 
         }
         next => {
             let batches = stream::iter(next.flatten()).chain(rows);
-            Body::from_stream(body(begun, writer, Box::pin(batches)))
+            Body::from_stream(body(begun, writer, Box::pin(batches), work))
         }
     };
     let mut response = Response::new(body);
@@ -88,26 +94,67 @@ fn in_ascii(stamp: &Stamp) -> serde_json::Result<String> {
 }
 
 /// The body's parts: what has begun, a part a batch, and a foot only if all went well.
+///
+/// They are written by a task, which the body owns: where the client does not read, nobody asks for the body's parts,
+/// and the query would otherwise keep its memory for as long as that goes on.
 fn body(
     begun: Vec<u8>,
-    writer: Writer,
-    batches: Batches,
+    mut writer: Writer,
+    mut batches: Batches,
+    mut work: Work,
 ) -> impl Stream<Item = Result<Bytes, DataFusionError>> + Send + 'static {
-    let rest = stream::unfold(Some((writer, batches)), |state| async move {
-        let (mut writer, mut batches) = state?;
-        let next = batches.next().await;
-        let over = next.is_none();
-        let mut text = Vec::new();
-        let written = match next {
-            Some(batch) => batch.and_then(|batch| writer.rows(&batch, &mut text)),
-            None => writer.foot(&mut text),
-        };
-        match written {
-            Ok(()) => Some((Ok(text.into()), (!over).then_some((writer, batches)))),
-            Err(error) => {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        loop {
+            let step = async {
+                // What is computed waits for room, so that both are under the same deadline.
+                let Ok(room) = sender.reserve().await else { return None };
+                Some((room, batches.next().await))
+            };
+            let (room, next) = match work.within(step).await {
+                Ok(Some((room, next))) => (room, next),
+                Ok(None) => return,
+                Err(stopped) => {
+                    tracing::warn!("an answer broke off: {stopped}");
+                    // The queries' end is told without waiting for a client that does not read.
+                    drop(batches);
+                    drop(work);
+                    let _ = sender.send(Err(stopped.into())).await;
+                    return;
+                }
+            };
+            let over = next.is_none();
+            let mut text = Vec::new();
+            let written = match next {
+                Some(batch) => batch.and_then(|batch| {
+                    work.rows(batch.num_rows())?;
+                    writer.rows(&batch, &mut text)
+                }),
+                None => writer.foot(&mut text),
+            };
+            let written = written.and_then(|()| Ok(work.bytes(text.len())?));
+            let over = over || written.is_err();
+            if let Err(error) = &written {
                 tracing::warn!("an answer broke off: {error}");
-                Some((Err(error), None))
             }
+            room.send(written.map(|()| text.into()));
+            if over {
+                return;
+            }
+        }
+    });
+    let rest = stream::unfold((receiver, task, false), |(mut receiver, mut task, over)| async move {
+        if over {
+            return None;
+        }
+        match receiver.recv().await {
+            Some(part) => Some((part, (receiver, task, false))),
+            // A task that died has not written the foot.
+            None => match task.join_next().await {
+                Some(Err(died)) => Some((Err(DataFusionError::External(Box::new(died))), (receiver, task, true))),
+                _ => None,
+            },
         }
     });
     stream::iter([Ok(Bytes::from(begun))]).chain(rest)
@@ -189,10 +236,10 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
     use axum::body::to_bytes;
-    use common::position::Frontier;
+    use common::{access::Limits, position::Frontier};
     use datafusion::{
         arrow::{
             array::{ArrayRef, Int64Array},
@@ -226,7 +273,7 @@ mod tests {
     }
 
     async fn text(batches: &[Part<'_>], format: Format) -> Vec<u8> {
-        let response = respond(answer(batches), format).await.unwrap();
+        let response = respond(answer(batches), format, Work::for_tests(Limits::default())).await.unwrap();
         to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()
     }
 
@@ -257,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_stamp_is_in_a_header_that_is_json() {
-        let response = respond(answer(&[Some(&[1])]), Format::Csv).await.unwrap();
+        let response = respond(answer(&[Some(&[1])]), Format::Csv, Work::for_tests(Limits::default())).await.unwrap();
         let stamp = response.headers()[STAMP].to_str().unwrap();
         assert_eq!(serde_json::from_str::<Stamp>(stamp).unwrap(), answer(&[]).stamp);
     }
@@ -265,11 +312,68 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_a_problem_before_the_first_row_and_breaks_the_answer_off_after_it() {
         for format in [Format::Json, Format::Ndjson, Format::Csv, Format::Arrow] {
-            let early = respond(answer(&[Some(&[]), None]), format).await.unwrap_err();
+            let work = || Work::for_tests(Limits::default());
+            let early = respond(answer(&[Some(&[]), None]), format, work()).await.unwrap_err();
             assert_eq!((early.status().as_u16(), &early.body()["type"]), (400, &"/problems/bad-query".into()));
-            let late = respond(answer(&[Some(&[1]), Some(&[2]), None]), format).await.unwrap();
+            let late = respond(answer(&[Some(&[1]), Some(&[2]), None]), format, work()).await.unwrap();
             assert!(late.status().is_success());
             to_bytes(late.into_body(), usize::MAX).await.unwrap_err();
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_over_its_limits_is_a_problem_or_breaks_off() {
+        let limits = |rows, bytes| Limits { rows, bytes: bytesize::ByteSize::b(bytes), ..Limits::default() };
+        let batches: &[Part<'_>] = &[Some(&[1, 2]), Some(&[3, 4])];
+        for (limits, early) in [(limits(1, 9_999), true), (limits(3, 9_999), false), (limits(9, 9), true)] {
+            let response = respond(answer(batches), Format::Csv, Work::for_tests(limits)).await;
+            match early {
+                true => assert_eq!(response.unwrap_err().status().as_u16(), 413),
+                false => drop(to_bytes(response.unwrap().into_body(), usize::MAX).await.unwrap_err()),
+            }
+        }
+        let response = respond(answer(batches), Format::Csv, Work::for_tests(limits(4, 9_999))).await.unwrap();
+        to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    }
+
+    /// Rows without end, and whether they are still wanted.
+    fn endless() -> (Answer, std::sync::Weak<()>) {
+        let wanted = Arc::new(());
+        let watched = Arc::downgrade(&wanted);
+        let one = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+        let schema = one.schema();
+        let batches = stream::repeat_with(move || {
+            let _ = &wanted;
+            Ok(one.clone())
+        });
+        (Answer { rows: Box::pin(RecordBatchStreamAdapter::new(schema, batches)), stamp: Stamp::default() }, watched)
+    }
+
+    async fn gone(wanted: &std::sync::Weak<()>) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while wanted.upgrade().is_some() {
+            assert!(tokio::time::Instant::now() < deadline, "the query goes on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_query_stops_when_its_client_leaves_or_stops_to_read() {
+        let (answer, wanted) = endless();
+        let response = respond(answer, Format::Csv, Work::for_tests(Limits::default())).await.unwrap();
+        let mut body = response.into_body().into_data_stream();
+        for _ in 0..3 {
+            body.next().await.unwrap().unwrap();
+        }
+        assert!(wanted.upgrade().is_some());
+        drop(body);
+        gone(&wanted).await;
+
+        let (answer, wanted) = endless();
+        let limits = Limits { time: Duration::from_millis(200), ..Limits::default() };
+        let response = respond(answer, Format::Csv, Work::for_tests(limits)).await.unwrap();
+        assert!(wanted.upgrade().is_some());
+        gone(&wanted).await;
+        to_bytes(response.into_body(), usize::MAX).await.unwrap_err();
     }
 }

@@ -1,10 +1,14 @@
 //! Datasets and their dead letters.
 
+use std::time::Duration;
+
 use axum::{Json, extract::State};
 use serde::Deserialize;
 
 use super::{
-    Context, described, dto,
+    Context,
+    access::Client,
+    described, dto,
     extract::{Name, Parameters},
     problem::Problem,
 };
@@ -17,8 +21,8 @@ const LIMIT_MAX: usize = 10_000;
     get, path = "/v1/datasets", operation_id = "list_datasets", tag = "datasets", summary = "All datasets",
     responses((status = 200, description = "By name", body = dto::Datasets))
 )]
-pub(super) async fn list(State(context): State<Context>) -> Result<Json<dto::Datasets>, Problem> {
-    let datasets = context.engine.datasets().await?;
+pub(super) async fn list(State(context): State<Context>, client: Client) -> Result<Json<dto::Datasets>, Problem> {
+    let datasets = context.engine.datasets(client.scope()).await?;
     Ok(Json(dto::Datasets { datasets: datasets.iter().map(Into::into).collect() }))
 }
 
@@ -28,8 +32,12 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<dto::Dat
     params(("dataset" = String, Path, example = "sales")),
     responses((status = 200, description = "The dataset", body = dto::Dataset))
 )]
-pub(super) async fn one(State(context): State<Context>, Name(dataset): Name) -> Result<Json<dto::Dataset>, Problem> {
-    Ok(Json((&context.engine.dataset(&dataset).await?).into()))
+pub(super) async fn one(
+    State(context): State<Context>,
+    client: Client,
+    Name(dataset): Name,
+) -> Result<Json<dto::Dataset>, Problem> {
+    Ok(Json((&context.engine.dataset(&dataset, client.scope()).await?).into()))
 }
 
 /// How many are asked for.
@@ -54,9 +62,11 @@ impl Limit {
 )]
 pub(super) async fn dead_letters(
     State(context): State<Context>,
+    client: Client,
     Name(dataset): Name,
     Parameters(limit): Parameters<Limit>,
 ) -> Result<Json<dto::DeadLetters>, Problem> {
-    let letters = context.engine.dead_letters(&dataset, limit.or(LIMIT)).await?;
+    let work = client.begin(Duration::ZERO)?;
+    let letters = work.within(context.engine.dead_letters(&dataset, limit.or(LIMIT), client.scope())).await??;
     Ok(Json(dto::DeadLetters { dead_letters: letters.iter().map(Into::into).collect() }))
 }

@@ -101,6 +101,10 @@ pub(super) struct Problem {
     reasons: Option<Vec<String>>,
     /// The largest body that is taken.
     bytes_max: Option<u64>,
+    /// The role that is needed.
+    role: Option<String>,
+    /// How many queries of one client are at work at once.
+    queries_max: Option<u64>,
 }
 
 /// How many.

@@ -16,7 +16,9 @@ use futures::future::join_all;
 use serde_json::json;
 
 use super::{
-    Context, described, dto,
+    Context,
+    access::Client,
+    described, dto,
     extract::{Name, Whole, content_type},
     problem::{Kind, Problem},
 };
@@ -45,12 +47,15 @@ const LARGE_BYTES: usize = 64 << 10;
 )]
 pub(super) async fn append(
     State(context): State<Context>,
+    client: Client,
     Name(name): Name,
     headers: HeaderMap,
     Whole(body): Whole,
 ) -> Result<Json<dto::Accepted>, Problem> {
     let datasets = &context.catalog.datasets;
-    let dataset = datasets.get(&name).ok_or_else(|| Problem::not_among("dataset", &name, datasets.keys()))?.clone();
+    let within = |name: &&String| client.scope().datasets.allow(name);
+    let dataset = datasets.get(&name).filter(|dataset| within(&&dataset.name));
+    let dataset = dataset.ok_or_else(|| Problem::not_among("dataset", &name, datasets.keys().filter(within)))?.clone();
     let partitions = context.log.ensure_topic(&dataset.topic, dataset.partitions).await?;
     let of_lines = content_type(&headers) == "application/x-ndjson";
     let large = body.len() > LARGE_BYTES;

@@ -6,10 +6,13 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use common::access::Role;
 use prometheus::TextEncoder;
 
 use super::{
-    Context, dto,
+    Context,
+    access::Anyone,
+    dto,
     problem::{Kind, Problem},
 };
 
@@ -26,11 +29,19 @@ pub(super) async fn healthz() -> Json<dto::Status> {
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readiness", tag = "operation",
     summary = "Whether every view can be answered",
+    description = "Where tokens are asked for, why not is told to those who have the role `operate`.",
     responses((status = 200, description = "Every view can", body = dto::Status, example = json!({"status": "ready"})))
 )]
-pub(super) async fn readyz(State(context): State<Context>) -> Result<Json<dto::Status>, Problem> {
+pub(super) async fn readyz(
+    State(context): State<Context>,
+    Anyone(client): Anyone,
+) -> Result<Json<dto::Status>, Problem> {
     match context.engine.ready().await {
         Ok(()) => Ok(Json(dto::Status { status: "ready" })),
+        // The reasons name views and datasets.
+        Err(_) if !client.is_some_and(|client| client.has(Role::Operate)) => {
+            Err(Problem::new(Kind::NotReady, "some views cannot be answered"))
+        }
         Err(reasons) => Err(Problem::new(Kind::NotReady, reasons.join("; ")).member("reasons", reasons)),
     }
 }

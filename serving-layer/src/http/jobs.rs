@@ -9,6 +9,7 @@ use axum::{
 
 use super::{
     Context,
+    access::Client,
     datasets::Limit,
     described, dto,
     extract::{Name, Parameters},
@@ -27,10 +28,14 @@ const LIMIT: usize = 50;
         headers(("Location" = String, description = "Where the job is, such as `/v1/jobs/…`")),
     ))
 )]
-pub(super) async fn recompute(State(context): State<Context>, Name(view): Name) -> Result<Response, Problem> {
-    let views = &context.catalog.views;
-    if !views.contains_key(&view) {
-        return Err(Problem::not_among("view", &view, views.keys()));
+pub(super) async fn recompute(
+    State(context): State<Context>,
+    client: Client,
+    Name(view): Name,
+) -> Result<Response, Problem> {
+    let views = || context.catalog.views.keys().filter(|view| client.scope().views.allow(view));
+    if !views().any(|there_is| *there_is == view) {
+        return Err(Problem::not_among("view", &view, views()));
     }
     let job = dto::JobRecord::from(&context.batch.recompute(&view).await?);
     let location = [(header::LOCATION, format!("/v1/jobs/{}", job.id))];
@@ -45,9 +50,11 @@ pub(super) async fn recompute(State(context): State<Context>, Name(view): Name) 
 )]
 pub(super) async fn list(
     State(context): State<Context>,
+    client: Client,
     Parameters(limit): Parameters<Limit>,
 ) -> Result<Json<dto::Jobs>, Problem> {
-    let jobs = context.batch.jobs(limit.or(LIMIT)).await?;
+    let mut jobs = context.batch.jobs(limit.or(LIMIT)).await?;
+    jobs.retain(|job| client.scope().views.allow(&job.view));
     Ok(Json(dto::Jobs { jobs: jobs.iter().map(Into::into).collect() }))
 }
 
@@ -57,6 +64,14 @@ pub(super) async fn list(
     params(("id" = String, Path, example = "019b8524-6c1d-7a11-9b40-0b5f6a1c2d3e")),
     responses((status = 200, description = "The job", body = dto::JobRecord))
 )]
-pub(super) async fn one(State(context): State<Context>, Name(id): Name) -> Result<Json<dto::JobRecord>, Problem> {
-    Ok(Json((&context.batch.job(&id).await?).into()))
+pub(super) async fn one(
+    State(context): State<Context>,
+    client: Client,
+    Name(id): Name,
+) -> Result<Json<dto::JobRecord>, Problem> {
+    let job = context.batch.job(&id).await?;
+    match client.scope().views.allow(&job.view) {
+        true => Ok(Json((&job).into())),
+        false => Err(Problem::unknown("job", &id, Vec::new())),
+    }
 }

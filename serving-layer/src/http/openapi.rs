@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{
+    access::Need,
     datasets, described, events, health, jobs, page,
     problem::{KINDS, Kind, Problem},
     query, views,
@@ -68,6 +69,9 @@ const PROBLEMS: &[(&str, &[Kind])] = &[
             Kind::TooLarge,
             Kind::NotReached,
             Kind::Exhausted,
+            Kind::TooMany,
+            Kind::TooSlow,
+            Kind::AnswerTooLarge,
             Kind::Unavailable,
         ],
     ),
@@ -81,6 +85,9 @@ const PROBLEMS: &[(&str, &[Kind])] = &[
             Kind::NotAcceptable,
             Kind::NotReached,
             Kind::Exhausted,
+            Kind::TooMany,
+            Kind::TooSlow,
+            Kind::AnswerTooLarge,
             Kind::Unavailable,
         ],
     ),
@@ -88,7 +95,10 @@ const PROBLEMS: &[(&str, &[Kind])] = &[
     ("/v1/views/{view}", &[Kind::UnknownView, Kind::Unavailable]),
     ("/v1/datasets", &[Kind::Unavailable]),
     ("/v1/datasets/{dataset}", &[Kind::UnknownDataset, Kind::Unavailable]),
-    ("/v1/datasets/{dataset}/dead_letters", &[Kind::UnknownDataset, Kind::BadRequest, Kind::Unavailable]),
+    (
+        "/v1/datasets/{dataset}/dead_letters",
+        &[Kind::UnknownDataset, Kind::BadRequest, Kind::TooMany, Kind::TooSlow, Kind::Unavailable],
+    ),
     (
         "/v1/datasets/{dataset}/events",
         &[
@@ -111,15 +121,29 @@ fn describe() -> Value {
     let Some(paths) = document["paths"].as_object_mut() else { return document };
     for (path, operations) in paths {
         let kinds = PROBLEMS.iter().find(|(of, _)| of == path).map_or(&[][..], |(_, kinds)| kinds);
+        let (need, mut kinds) = (Need::of(path), kinds.to_vec());
+        if need != Need::Nothing {
+            kinds.extend([Kind::Unauthorized, Kind::Forbidden]);
+        }
         for operation in operations.as_object_mut().into_iter().flat_map(|operations| operations.values_mut()) {
             let statuses: BTreeSet<u16> = kinds.iter().map(|kind| kind.about().status.as_u16()).collect();
             for status in statuses {
                 let kinds = kinds.iter().filter(|kind| kind.about().status.as_u16() == status);
                 operation["responses"][status.to_string()] = response(kinds);
             }
+            operation["security"] = match need {
+                Need::Nothing => json!([]),
+                // The second says that a token is not asked for everywhere.
+                Need::Role(role) => json!([{"token": [role.name()]}, {}]),
+            };
             operation["responses"]["default"] = response([&Kind::Internal]);
         }
     }
+    document["components"]["securitySchemes"] = json!({"token": {
+        "type": "http", "scheme": "bearer",
+        "description": "A token with the role that the operation names, or `admin`. Views and datasets outside its \
+                        scope do not exist for it. A Lamina without tokens asks for none.",
+    }});
     document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"] =
         KINDS.iter().map(|about| about.kind.uri()).collect();
     document

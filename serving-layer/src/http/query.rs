@@ -7,11 +7,12 @@ use common::position::Frontier;
 
 use super::{
     Context,
+    access::Client,
     answer::respond,
     described, dto,
     extract::{Json, Name, Parameters},
     negotiate::Format,
-    problem::Problem,
+    problem::{Kind, Problem},
 };
 use crate::engine::Options;
 
@@ -37,12 +38,21 @@ const WAIT_MAX: Duration = Duration::from_secs(300);
 )]
 pub(super) async fn sql(
     State(context): State<Context>,
+    client: Client,
     headers: HeaderMap,
     Json(request): Json<dto::Query>,
 ) -> Result<Response, Problem> {
     let format = Format::of(&headers)?;
-    let options = options(request.min_position, request.wait.as_deref())?;
-    respond(context.engine.sql(&request.sql, &options).await?, format).await
+    let (length, longest) = (request.sql.len() as u64, client.limits().sql.as_u64());
+    if length > longest {
+        let detail = format!("the query is {length} bytes long, and at most {longest} are read");
+        return Err(Problem::new(Kind::BadQuery, detail)
+            .hint("send what it compares with as events, or raise the setting `serving.limits.sql`"));
+    }
+    let options = options(request.min_position, request.wait.as_deref(), &client)?;
+    let work = client.begin(options.wait)?;
+    let answer = work.within(context.engine.sql(&request.sql, &options)).await??;
+    respond(answer, format, work).await
 }
 
 /// `GET /v1/views/{view}/rows`.
@@ -61,14 +71,17 @@ pub(super) async fn sql(
 )]
 pub(super) async fn rows(
     State(context): State<Context>,
+    client: Client,
     Name(view): Name,
     headers: HeaderMap,
     Parameters(parameters): Parameters<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let format = Format::of(&headers)?;
     let wanted = Wanted::of(parameters)?;
-    let options = options(wanted.min_position, wanted.wait.as_deref())?;
-    respond(context.engine.rows(&view, &wanted.filters, wanted.limit, &options).await?, format).await
+    let options = options(wanted.min_position, wanted.wait.as_deref(), &client)?;
+    let work = client.begin(options.wait)?;
+    let answer = work.within(context.engine.rows(&view, &wanted.filters, wanted.limit, &options)).await??;
+    respond(answer, format, work).await
 }
 
 /// What the parameters of `rows` ask for.
@@ -110,8 +123,13 @@ fn no_position(value: &str, error: &serde_json::Error) -> Problem {
         .hint(r#"write it as JSON, such as {"sales": {"0": 1204}}"#)
 }
 
-fn options(min_position: Option<BTreeMap<String, Frontier>>, wait: Option<&str>) -> Result<Options, Problem> {
-    let mut options = Options { min_position: min_position.unwrap_or_default(), ..Options::default() };
+fn options(
+    min_position: Option<BTreeMap<String, Frontier>>,
+    wait: Option<&str>,
+    client: &Client,
+) -> Result<Options, Problem> {
+    let scope = client.scope().clone();
+    let mut options = Options { min_position: min_position.unwrap_or_default(), scope, ..Options::default() };
     if let Some(wait) = wait {
         options.wait = humantime::parse_duration(wait).map_err(|error| {
             Problem::bad_request(format!("`wait={wait}` is no time: {error}")).hint("write it such as `10s`")
@@ -154,10 +172,11 @@ mod tests {
 
     #[test]
     fn waiting_has_a_limit() {
-        assert_eq!(options(None, None).unwrap().wait, Duration::from_secs(10));
-        assert_eq!(options(None, Some("250ms")).unwrap().wait, Duration::from_millis(250));
+        let options = |wait| super::options(None, wait, &Client::for_tests());
+        assert_eq!(options(None).unwrap().wait, Duration::from_secs(10));
+        assert_eq!(options(Some("250ms")).unwrap().wait, Duration::from_millis(250));
         for wait in ["soon", "6m", "-1s"] {
-            assert_eq!(options(None, Some(wait)).unwrap_err().status().as_u16(), 400, "{wait}");
+            assert_eq!(options(Some(wait)).unwrap_err().status().as_u16(), 400, "{wait}");
         }
     }
 }

@@ -2,15 +2,15 @@
 
 use axum::{Json, extract::State};
 
-use super::{Context, dto, extract::Name, problem::Problem};
+use super::{Context, access::Client, dto, extract::Name, problem::Problem};
 
 /// `GET /v1/views`.
 #[utoipa::path(
     get, path = "/v1/views", operation_id = "list_views", tag = "views", summary = "All views",
     responses((status = 200, description = "By name", body = dto::Views))
 )]
-pub(super) async fn list(State(context): State<Context>) -> Result<Json<dto::Views>, Problem> {
-    let views = context.engine.views().await?;
+pub(super) async fn list(State(context): State<Context>, client: Client) -> Result<Json<dto::Views>, Problem> {
+    let views = context.engine.views(client.scope()).await?;
     Ok(Json(dto::Views { views: views.iter().map(Into::into).collect() }))
 }
 
@@ -21,7 +21,11 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<dto::Vie
     params(("view" = String, Path, example = "daily_sales")),
     responses((status = 200, description = "The view", body = dto::View))
 )]
-pub(super) async fn one(State(context): State<Context>, Name(view): Name) -> Result<Json<dto::View>, Problem> {
-    let (view, history) = context.engine.view(&view).await?;
+pub(super) async fn one(
+    State(context): State<Context>,
+    client: Client,
+    Name(view): Name,
+) -> Result<Json<dto::View>, Problem> {
+    let (view, history) = context.engine.view(&view, client.scope()).await?;
     Ok(Json(dto::View::new(&view, history)))
 }

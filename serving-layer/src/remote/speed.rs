@@ -189,9 +189,7 @@ impl SpeedLayer for RemoteSpeed {
                 Ok(frozen) if !frozen.missing.is_empty() => return Ok(frozen),
                 Ok(frozen) => match self.goes_on(&request.dataset, &frozen.head) {
                     Ok(()) => return Ok(frozen),
-                    Err(wanted) => {
-                        Error::NotReached { dataset: request.dataset.clone(), head: frozen.head, wanted }
-                    }
+                    Err(wanted) => Error::NotReached { dataset: request.dataset.clone(), head: frozen.head, wanted },
                 },
                 Err(Error::NoCut { view }) => return Err(Error::NoCut { view }),
                 Err(error) if error.retryable() => error,
@@ -221,9 +219,7 @@ impl SpeedLayer for RemoteSpeed {
             });
             let failure = match try_join_all(asking).await {
                 Ok(_) if plan.missing.is_empty() => return Ok(()),
-                Ok(_) => {
-                    Error::NoOwner { dataset: dataset.to_owned(), partitions: plan.missing.into_iter().collect() }
-                }
+                Ok(_) => Error::NoOwner { dataset: dataset.to_owned(), partitions: plan.missing.into_iter().collect() },
                 Err(error) if error.retryable() => error,
                 Err(error) => return Err(error),
             };

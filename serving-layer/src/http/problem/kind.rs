@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 /// A kind of problem. Its `type` is `/problems/` and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Unauthorized,
+    Forbidden,
     UnknownView,
     UnknownDataset,
     UnknownTable,
@@ -22,6 +24,9 @@ pub(crate) enum Kind {
     NotReached,
     NotReady,
     Exhausted,
+    TooMany,
+    TooSlow,
+    AnswerTooLarge,
     LogFailed,
     Unavailable,
     Internal,
@@ -44,10 +49,24 @@ const fn about(kind: Kind, name: &'static str, status: StatusCode, title: &'stat
 }
 
 /// Every kind, in the order of `Kind`.
-pub(crate) const KINDS: [About; 20] = {
+pub(crate) const KINDS: [About; 25] = {
     use Kind as K;
     use StatusCode as S;
     [
+        about(
+            K::Unauthorized,
+            "unauthorized",
+            S::UNAUTHORIZED,
+            "a token is needed",
+            "send one as `authorization: Bearer …`; who runs Lamina makes them with `lamina token new`",
+        ),
+        about(
+            K::Forbidden,
+            "forbidden",
+            S::FORBIDDEN,
+            "the token does not allow this",
+            "ask who runs Lamina for a token with this role",
+        ),
         about(K::UnknownView, "unknown-view", S::NOT_FOUND, "there is no such view", "see /v1/views for what there is"),
         about(
             K::UnknownDataset,
@@ -142,6 +161,27 @@ pub(crate) const KINDS: [About; 20] = {
             S::SERVICE_UNAVAILABLE,
             "the query needs more memory than there is",
             "filter or aggregate more, or raise the setting `serving.memory`",
+        ),
+        about(
+            K::TooMany,
+            "too-many-queries",
+            S::TOO_MANY_REQUESTS,
+            "too many queries at once",
+            "wait for one of them to end, or raise the setting `serving.limits.queries`",
+        ),
+        about(
+            K::TooSlow,
+            "too-slow",
+            S::SERVICE_UNAVAILABLE,
+            "the query took too long and was stopped",
+            "filter or aggregate more, or raise the setting `serving.limits.time`",
+        ),
+        about(
+            K::AnswerTooLarge,
+            "answer-too-large",
+            S::PAYLOAD_TOO_LARGE,
+            "the answer is too large",
+            "ask for less, such as with `LIMIT`, or raise the settings `serving.limits.rows` and `serving.limits.bytes`",
         ),
         about(
             K::LogFailed,

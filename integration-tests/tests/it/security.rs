@@ -1,0 +1,465 @@
+//! Access, limits and hostile SQL, over HTTP: nobody gets what is not theirs, and nobody takes it from others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{
+    access::{self, Limits, Role, Tokens},
+    catalog::Catalog,
+    clock::System,
+    log::{Log, NewRecord},
+    storage::Storage,
+    supervisor::Supervisor,
+    tls,
+};
+use integration_tests::{
+    memory_log::MemoryLog,
+    world::{Settings, World, at_least},
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use serving_layer::http;
+
+const CATALOG: &str = "
+    CREATE TABLE sales (id BIGINT NOT NULL, product BIGINT NOT NULL, amount BIGINT NOT NULL) WITH (partitions = 1);
+    CREATE TABLE salaries (person BIGINT NOT NULL, amount BIGINT NOT NULL) WITH (partitions = 1);
+    CREATE MATERIALIZED VIEW per_product AS SELECT product, count(*) AS n, sum(amount) AS total FROM sales GROUP BY product;
+    CREATE MATERIALIZED VIEW per_sale AS SELECT id, sum(amount) AS total FROM sales GROUP BY id;
+    CREATE MATERIALIZED VIEW per_person AS SELECT person, sum(amount) AS total FROM salaries GROUP BY person;
+";
+
+/// So many sales there are: crossed with themselves thrice they are 10^12 rows.
+const SALES: i64 = 10_000;
+
+/// A Lamina that answers at an address, and clients of it.
+struct Bed {
+    world: World,
+    supervisor: Supervisor,
+    base: String,
+    http: reqwest::Client,
+}
+
+/// How a bed differs from the usual.
+#[derive(Default)]
+struct Options {
+    tokens: Option<String>,
+    limits: Limits,
+    tls: tls::Settings,
+    http: Option<reqwest::Client>,
+}
+
+impl Bed {
+    async fn start(options: Options) -> Self {
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::new(0, Arc::new(System)));
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), store).unwrap();
+        let catalog = Catalog::parse(&[("catalog.sql".to_owned(), CATALOG.to_owned())]);
+        let catalog = Arc::new(catalog.unwrap_or_else(|faults| panic!("{faults}")));
+        for topic in ["sales", "salaries"] {
+            log.ensure_topic(topic, 1).await.unwrap();
+        }
+        let record = |value: Value| NewRecord { key: None, value: Some(value.to_string().into()) };
+        let sales = (0..SALES).map(|id| record(json!({"id": id, "product": id % 10, "amount": 1})));
+        log.append("sales", 0, sales.collect()).await.unwrap();
+        log.append("salaries", 0, vec![record(json!({"person": 1, "amount": 100}))]).await.unwrap();
+        let world = World::start(&storage, &log, &catalog, Settings::hasty()).await.unwrap();
+        for (dataset, view) in [("sales", "per_sale"), ("salaries", "per_person")] {
+            let end = log.bounds(dataset).await.unwrap().end;
+            let options = at_least(dataset, &end, Duration::from_secs(60));
+            for table in [dataset, view] {
+                world.query(&format!("SELECT count(*) FROM {table}"), &options).await.unwrap();
+            }
+        }
+        let router = http::router(http::Context {
+            engine: world.engine.clone(),
+            catalog,
+            log,
+            batch: world.batch.clone(),
+            registry: prometheus::Registry::new(),
+            body_bytes_max: 16 << 20,
+            tokens: options.tokens.map(|document| Arc::new(Tokens::parse(&document).unwrap())),
+            limits: options.limits,
+            clock: Arc::new(System),
+        });
+        let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = options.tls.server(tls::HTTP).unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let supervisor = Supervisor::new();
+        http::serve(listener, tls, router.unwrap(), &supervisor);
+        let base = format!("{scheme}://localhost:{port}");
+        Self { world, supervisor, base, http: options.http.unwrap_or_default() }
+    }
+
+    async fn stop(self) {
+        self.supervisor.stop();
+        self.supervisor.wait().await.unwrap();
+        self.world.stop().await.unwrap();
+    }
+
+    fn request(&self, method: Method, path: &str, token: Option<&str>) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// The status and body of a query; status 0 for an answer that broke off.
+    async fn sql(&self, sql: &str, token: Option<&str>) -> (u16, Value) {
+        let response = self.request(Method::POST, "/v1/sql", token).json(&json!({"sql": sql})).send().await.unwrap();
+        let status = response.status();
+        match response.bytes().await {
+            Ok(body) => (status.as_u16(), serde_json::from_slice(&body).unwrap()),
+            Err(_) if status == StatusCode::OK => (0, Value::Null),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Tokens that are made and their document.
+#[derive(Default)]
+struct Keys {
+    tokens: BTreeMap<&'static str, String>,
+    document: String,
+}
+
+impl Keys {
+    fn make(
+        mut self,
+        id: &'static str,
+        roles: &[Role],
+        views: &[&str],
+        datasets: &[&str],
+        expires_ms: Option<i64>,
+    ) -> Self {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+        let roles = roles.iter().copied().collect();
+        let (views, datasets) = (names(views), names(datasets));
+        let request = access::Request { id: Some(id.to_owned()), roles, views, datasets, expires_ms };
+        let issued = access::issue(&request).unwrap();
+        self.tokens.insert(id, issued.token);
+        self.document = format!("{}{}\n", self.document, issued.line);
+        self
+    }
+}
+
+/// What each operation asks for: `None` for nothing. It is written out here once more, and compared with what the
+/// server describes and does, so that no change of either goes unseen.
+const NEEDS: [(&str, &str, Option<Role>); 16] = [
+    ("get", "/", None),
+    ("get", "/healthz", None),
+    ("get", "/readyz", None),
+    ("get", "/v1/openapi.json", None),
+    ("post", "/v1/sql", Some(Role::Query)),
+    ("get", "/v1/views", Some(Role::Query)),
+    ("get", "/v1/views/{view}", Some(Role::Query)),
+    ("get", "/v1/views/{view}/rows", Some(Role::Query)),
+    ("get", "/v1/datasets", Some(Role::Query)),
+    ("get", "/v1/datasets/{dataset}", Some(Role::Query)),
+    ("get", "/v1/datasets/{dataset}/dead_letters", Some(Role::Query)),
+    ("post", "/v1/datasets/{dataset}/events", Some(Role::Ingest)),
+    ("post", "/v1/views/{view}/recompute", Some(Role::Operate)),
+    ("get", "/v1/jobs", Some(Role::Operate)),
+    ("get", "/v1/jobs/{id}", Some(Role::Operate)),
+    ("get", "/metrics", Some(Role::Operate)),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_role_is_refused_everything_that_is_not_its_own() {
+    let mut keys = Keys::default().make("expired", &[Role::Admin], &[], &[], Some(0));
+    for role in Role::ALL {
+        keys = keys.make(role.name(), &[role], &[], &[], None);
+    }
+    let bed = Bed::start(Options { tokens: Some(keys.document.clone()), ..Options::default() }).await;
+    let document: Value =
+        bed.request(Method::GET, "/v1/openapi.json", None).send().await.unwrap().json().await.unwrap();
+    let mut described = BTreeSet::new();
+    let mut checked = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            described.insert((method.as_str(), path.as_str()));
+            let Some((_, _, need)) = NEEDS.iter().find(|(m, p, _)| m == method && p == path) else {
+                panic!("nobody has said who may {method} {path}");
+            };
+            assert_eq!(operation["security"][0]["token"][0].as_str(), need.map(Role::name), "{method} {path}");
+            let send = async |token: Option<&str>| {
+                let path = path.replace("{view}", "none").replace("{dataset}", "none").replace("{id}", "none");
+                bed.request(method.to_uppercase().parse().unwrap(), &path, token).send().await.unwrap()
+            };
+            // Nobody, somebody made up, and somebody whose time is over.
+            for token in [None, Some("lamina_admin_0"), Some("hush"), Some(keys.tokens["expired"].as_str())] {
+                let response = send(token).await;
+                assert_eq!(response.status() == 401, need.is_some(), "{method} {path} {token:?}");
+                if need.is_some() {
+                    assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
+                }
+            }
+            for role in Role::ALL {
+                let response = send(Some(&keys.tokens[role.name()])).await;
+                let allowed = need.is_none_or(|need| role == need || role == Role::Admin);
+                let status = response.status().as_u16();
+                let body = response.text().await.unwrap();
+                // What is allowed gets to the handler, which finds no such thing, or no body.
+                let answered = [200, 404, 415, 503].contains(&status);
+                assert!(if allowed { answered } else { status == 403 }, "{role}: {method} {path}: {status} {body}");
+                if !allowed {
+                    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["role"], need.unwrap().name(), "{body}");
+                }
+                checked += 1;
+            }
+        }
+    }
+    assert_eq!(described, NEEDS.iter().map(|(method, path, _)| (*method, *path)).collect());
+    assert_eq!(checked, 64);
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_out_of_scope_does_not_exist() {
+    let all = [Role::Ingest, Role::Query, Role::Operate];
+    let keys = Keys::default()
+        .make("shop", &all, &["per_product"], &[], None)
+        .make("archive", &all, &[], &["sales"], None)
+        .make("admin", &[Role::Admin], &[], &[], None);
+    let bed = Bed::start(Options { tokens: Some(keys.document.clone()), ..Options::default() }).await;
+    let get = async |path: &str, token: &str| {
+        let response = bed.request(Method::GET, path, Some(&keys.tokens[token])).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let names = |body: &Value, of: &str| -> Vec<String> {
+        body[of].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&get("/v1/views", "shop").await.1, "views"), ["per_product"]);
+    assert_eq!(names(&get("/v1/views", "archive").await.1, "views"), [""; 0]);
+    assert_eq!(names(&get("/v1/views", "admin").await.1, "views"), ["per_person", "per_product", "per_sale"]);
+    assert_eq!(names(&get("/v1/datasets", "shop").await.1, "datasets"), [""; 0]);
+    assert_eq!(names(&get("/v1/datasets", "archive").await.1, "datasets"), ["sales"]);
+    for path in [
+        "/v1/views/per_person",
+        "/v1/views/per_person/rows",
+        "/v1/views/per_sale/rows",
+        "/v1/datasets/salaries",
+        "/v1/datasets/salaries/dead_letters",
+    ] {
+        for token in ["shop", "archive"] {
+            let (status, body) = get(path, token).await;
+            assert_eq!(status, 404, "{path} {token}: {body}");
+            assert!(!body["near"].to_string().contains("per_person"), "{body}");
+        }
+        assert_eq!(get(path, "admin").await.0, 200, "{path}");
+    }
+    assert_eq!(get("/v1/views/per_product/rows?product=3", "shop").await.0, 200);
+    // What a view stands at may be waited for, and nothing else.
+    let waiting =
+        |dataset: &str| format!("/v1/views/per_product/rows?wait=1s&min_position={{\"{dataset}\":{{\"0\":1}}}}");
+    assert_eq!(get(&waiting("sales"), "shop").await.0, 200);
+    assert_eq!(get(&waiting("salaries"), "shop").await.0, 404);
+    for (path, token) in [
+        ("/v1/datasets/salaries/events", "shop"),
+        ("/v1/datasets/salaries/events", "archive"),
+        ("/v1/datasets/sales/events", "shop"),
+        ("/v1/views/per_person/recompute", "shop"),
+        ("/v1/views/per_person/recompute", "archive"),
+    ] {
+        let request = bed.request(Method::POST, path, Some(&keys.tokens[token]));
+        let response = request.json(&json!({"person": 1, "amount": 1})).send().await.unwrap();
+        assert_eq!(response.status(), 404, "{path} {token}");
+    }
+    let job = bed.request(Method::POST, "/v1/views/per_person/recompute", Some(&keys.tokens["admin"]));
+    let job: Value = job.send().await.unwrap().json().await.unwrap();
+    let job = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    assert_eq!((get(&job, "admin").await.0, get(&job, "shop").await.0), (200, 404));
+    assert_eq!(get("/v1/jobs", "shop").await.1["jobs"], json!([]));
+
+    let refused = [
+        "SELECT * FROM per_person",
+        "SELECT * FROM public.per_person",
+        "SELECT * FROM lamina.public.per_person",
+        "SELECT * FROM \"per_person\"",
+        "SELECT * FROM salaries",
+        "WITH a AS (SELECT * FROM per_person) SELECT * FROM a",
+        "SELECT (SELECT max(total) FROM per_person) AS a",
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM per_person)",
+        "SELECT 1 UNION ALL SELECT total FROM per_person",
+        "EXPLAIN SELECT * FROM per_person",
+        "EXPLAIN ANALYZE SELECT * FROM per_person",
+        "DESCRIBE per_person",
+        "SHOW COLUMNS FROM per_person",
+        "TABLE per_person",
+        "SELECT * FROM per_product, LATERAL (SELECT * FROM per_person) AS b",
+    ];
+    for sql in refused {
+        for token in ["shop", "archive"] {
+            let (status, body) = bed.sql(sql, Some(&keys.tokens[token])).await;
+            assert!([400, 404].contains(&status), "{sql}: {status} {body}");
+            assert!(!body.to_string().contains("100"), "{body}");
+        }
+    }
+    let all_there_is = [
+        "SHOW TABLES",
+        "SELECT * FROM information_schema.tables",
+        "SELECT * FROM information_schema.columns",
+        "SELECT * FROM information_schema.views",
+    ];
+    for sql in all_there_is {
+        let (status, body) = bed.sql(sql, Some(&keys.tokens["shop"])).await;
+        assert_eq!(status, 200, "{sql}: {body}");
+        let text = body["rows"].to_string();
+        assert!(!["per_person", "per_sale", "salaries"].iter().any(|name| text.contains(name)), "{sql}: {text}");
+        assert_eq!(text.contains("per_product"), !sql.ends_with("views"), "{sql}: {text}");
+    }
+    bed.stop().await;
+}
+
+/// How a query ends that should not be run to its end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    /// It is not run.
+    Refused,
+    /// It is stopped, by time, memory, rows or bytes.
+    Stopped,
+    /// It may do either, or be answered, as long as it is within its limits.
+    Harmless,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_sql_is_refused_or_stopped_and_the_server_unharmed() {
+    use End::{Harmless, Refused, Stopped};
+    let time = Duration::from_secs(2);
+    let limits = Limits { time, rows: 100_000, bytes: bytesize::ByteSize::mib(4), ..Limits::default() };
+    let bed = Bed::start(Options { limits, ..Options::default() }).await;
+    let file = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
+    std::fs::write(file.path(), "a,b\nhush,2\n").unwrap();
+    let file = file.path().to_str().unwrap();
+    let fixed = |cases: &[(&str, End)]| -> Vec<(String, End)> {
+        cases.iter().map(|(sql, end)| ((*sql).to_owned(), *end)).collect()
+    };
+    let mut cases = vec![
+        (format!("SELECT * FROM '{file}'"), Refused),
+        (format!("SELECT * FROM \"{file}\""), Refused),
+        (format!("COPY per_sale TO '{file}'"), Refused),
+        (format!("COPY (SELECT 1) TO '{file}' STORED AS CSV"), Refused),
+        (format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{file}'"), Refused),
+        (format!("SELECT * FROM read_csv('{file}')"), Refused),
+        (format!("SELECT * FROM parquet_metadata('{file}')"), Refused),
+    ];
+    cases.extend(fixed(&[
+        ("SELECT * FROM 'http://127.0.0.1:1/a.csv'", Refused),
+        ("SELECT * FROM 's3://bucket/a.parquet'", Refused),
+        ("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 'https://127.0.0.1:1/a'", Refused),
+        ("SET datafusion.execution.batch_size = 1", Refused),
+        ("RESET datafusion.execution.batch_size", Refused),
+        ("CREATE TABLE t AS SELECT 1", Refused),
+        ("CREATE VIEW v AS SELECT 1", Refused),
+        ("SELECT 1 AS a INTO t", Refused),
+        ("INSERT INTO per_sale VALUES (1, 2)", Refused),
+        ("WITH a AS (INSERT INTO per_sale VALUES (1, 2)) SELECT 1", Refused),
+        ("UPDATE per_sale SET total = 1", Refused),
+        ("DELETE FROM per_sale", Refused),
+        ("TRUNCATE TABLE per_sale", Refused),
+        ("DROP TABLE per_sale", Refused),
+        ("EXPLAIN INSERT INTO per_sale VALUES (1, 2)", Refused),
+        ("PREPARE p AS SELECT 1", Refused),
+        ("EXECUTE p", Refused),
+        ("BEGIN", Refused),
+        ("CALL f()", Refused),
+        ("CREATE FUNCTION f() RETURNS INT RETURN 1", Refused),
+        ("SELECT 1; DROP TABLE per_sale", Refused),
+        ("SELECT pg_sleep(100)", Refused),
+        ("SELECT pg_read_file('/etc/passwd')", Refused),
+        ("SELECT load_extension('a')", Refused),
+        ("WITH RECURSIVE a AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM a) SELECT * FROM a", Stopped),
+        ("WITH RECURSIVE a AS (SELECT 1 AS x UNION ALL SELECT x FROM a) SELECT count(*) FROM a", Stopped),
+        (
+            "WITH RECURSIVE a AS (SELECT 1 AS x UNION ALL SELECT b.x FROM a, a AS b, per_sale) SELECT count(*) FROM a",
+            Stopped,
+        ),
+        ("SELECT count(*) FROM per_sale a, per_sale b, per_sale c", Stopped),
+        ("SELECT count(a.id + b.id) FROM per_sale a, per_sale b, per_sale c", Stopped),
+        (
+            "SELECT count(*) FROM per_sale a JOIN per_sale b ON a.id * b.id < -1 JOIN per_sale c ON b.id * c.id < a.id",
+            Stopped,
+        ),
+        (
+            "SELECT count(*) FROM sales a JOIN sales b ON a.amount = b.amount JOIN sales c ON b.amount = c.amount",
+            Stopped,
+        ),
+        ("SELECT a.id, b.id FROM per_sale a, per_sale b, per_sale c", Stopped),
+        ("SELECT a.id FROM per_sale a, per_sale b, per_sale c ORDER BY a.id + b.id DESC", Stopped),
+        ("EXPLAIN ANALYZE SELECT count(a.id + b.id) FROM per_sale a, per_sale b, per_sale c", Stopped),
+        ("SELECT count(*) FROM range(0, 1000000000000000000)", Stopped),
+        ("SELECT sum(value) FROM generate_series(1, 1000000000000000000)", Stopped),
+        ("SELECT * FROM generate_series(1, 1000000000000000000)", Stopped),
+        ("SELECT array_length(range(0, 1000000000000000))", Harmless),
+        ("SELECT array_length(generate_series(0, 1000000000000000))", Harmless),
+        ("SELECT length(repeat('a', 100000000000))", Harmless),
+        ("SELECT length(lpad('a', 100000000000, 'b'))", Harmless),
+        ("SELECT length(repeat(repeat('a', 100000), 100000))", Harmless),
+        ("SELECT array_length(array_repeat(1, 1000000000000))", Harmless),
+        ("SELECT array_length(array_resize([1], 1000000000000, 1))", Harmless),
+        ("SELECT regexp_like(repeat('a', 100000), '(a*)*b')", Harmless),
+        ("SELECT regexp_like('a', '((((a{1,100}){1,100}){1,100}){1,100})')", Harmless),
+        ("SELECT string_agg(repeat('a', 100000), '') FROM per_sale a, per_sale b", Stopped),
+        ("SELECT power(1e308, 2), 1 / 0", Harmless),
+    ]));
+    let depth = 60_000;
+    let many = |one: &str, between: &str, count: usize| vec![one; count].join(between);
+    cases.extend([
+        (format!("SELECT {}1{}", "(".repeat(depth), ")".repeat(depth)), Refused),
+        (format!("SELECT {}1", "-".repeat(1) + &" -".repeat(depth)), Refused),
+        (format!("SELECT {}true", "NOT ".repeat(depth)), Refused),
+        (format!("SELECT {}", many("1", "+", depth)), Harmless),
+        (format!("SELECT {}", many("id=1", " OR ", depth / 2)) + " FROM per_sale", Harmless),
+        (format!("SELECT count(*) FROM per_sale WHERE {}", many("id=1", " OR ", depth / 2)), Harmless),
+        (many("SELECT 1", " UNION ALL ", depth / 4), Harmless),
+        (format!("SELECT 1 FROM {}", many("per_sale", ",", 20_000)), Harmless),
+        (format!("{}1{}", "SELECT (".repeat(20_000), ")".repeat(20_000)), Refused),
+        (format!("SELECT {}1{}", "abs(".repeat(40_000), ")".repeat(40_000)), Refused),
+        (format!("SELECT {}1", "CASE WHEN true THEN ".repeat(10_000)), Refused),
+        (format!("SELECT 1{}", "::int".repeat(40_000)), Harmless),
+        (format!("SELECT [1]{}", "[1]".repeat(40_000)), Harmless),
+        (format!("SELECT {}1{}", "[".repeat(depth), "]".repeat(depth)), Refused),
+        (format!("SELECT count(*) FROM per_sale WHERE id IN ({})", many("1", ",", 100_000)), Harmless),
+        (format!("SELECT count(*) FROM per_sale WHERE id IN ({})", many("1", ",", 1_000_000)), Refused),
+        (format!("SELECT length('{}')", "a".repeat(200_000)), Harmless),
+        (format!("SELECT length('{}')", "a".repeat(2_000_000)), Refused),
+        (format!("SELECT {}", "9".repeat(200_000)), Harmless),
+        (format!("SELECT {} FROM per_sale", many("id", ",", 60_000)), Harmless),
+    ]);
+    let mut faults = Vec::new();
+    for (sql, end) in cases {
+        let began = Instant::now();
+        let (status, body) = bed.sql(&sql, None).await;
+        let took = began.elapsed();
+        let shown: String = sql.chars().take(100).collect();
+        let ended = match status {
+            400 | 404 => Refused,
+            0 | 413 | 503 => Stopped,
+            _ => Harmless,
+        };
+        eprintln!("{status} {:.2} s {shown}", took.as_secs_f64());
+        if end != Harmless && end != ended || status >= 500 && status != 503 {
+            faults.push(format!(
+                "{end:?} but {status}: {shown}: {}",
+                body.to_string().chars().take(300).collect::<String>()
+            ));
+        }
+        if took > time + Duration::from_secs(8) {
+            faults.push(format!("took {took:?}: {shown}"));
+        }
+        // The next one is answered, right and at once: nothing is left at work.
+        let began = Instant::now();
+        let (status, body) = bed.sql("SELECT sum(n) AS n FROM per_product", None).await;
+        if status != 200 || body["rows"] != json!([{"n": SALES}]) || began.elapsed() > Duration::from_secs(5) {
+            faults.push(format!("after it {status} in {:?}: {shown}: {body}", began.elapsed()));
+        }
+    }
+    assert_eq!(faults, [""; 0], "{faults:#?}");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "a,b\nhush,2\n");
+    bed.stop().await;
+}
