@@ -22,7 +22,7 @@ use datafusion::{
     sql::sqlparser::{ast, dialect::GenericDialect},
 };
 
-use super::{Answer, Engine, Error, Options, session};
+use super::{Answer, Engine, Error, Options, Stop, session};
 use crate::{
     merged::{At, MergedView, visible},
     published::Version,
@@ -47,7 +47,8 @@ impl Engine {
         let statement = parse(sql)?;
         let reads = self.reads(&statement, &options.scope)?;
         let frame = self.frame(&reads, options).await?;
-        let context = session::with_tables(&self.base, frame.tables).map_err(Error::Execution)?;
+        let stop = Stop::default();
+        let context = session::with_tables(&self.base, frame.tables, &stop).map_err(Error::Execution)?;
         let state = context.state();
         let plan = state.statement_to_plan(statement).await.map_err(|error| self.planning(error))?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -57,7 +58,7 @@ impl Engine {
                 "only queries are answered: write `SELECT …`, `SHOW TABLES` or `DESCRIBE …`",
             )
         })?;
-        run(&context, plan, frame.stamp).await.map_err(|error| self.planning(error))
+        run(&context, plan, frame.stamp, stop).await.map_err(|error| self.planning(error))
     }
 
     /// What a statement reads, by name.
@@ -237,9 +238,14 @@ impl Engine {
 }
 
 /// Starts a plan.
-pub(super) async fn run(context: &SessionContext, plan: LogicalPlan, stamp: Stamp) -> Result<Answer, DataFusionError> {
+pub(super) async fn run(
+    context: &SessionContext,
+    plan: LogicalPlan,
+    stamp: Stamp,
+    stop: Stop,
+) -> Result<Answer, DataFusionError> {
     let rows = context.execute_logical_plan(plan).await?.execute_stream().await?;
-    Ok(Answer { rows, stamp })
+    Ok(Answer { rows, stamp, stop })
 }
 
 /// The one statement of a query.

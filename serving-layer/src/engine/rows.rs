@@ -7,7 +7,7 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlanBuilder, ident, in_list},
 };
 
-use super::{Answer, Engine, Error, Options, query::run, session};
+use super::{Answer, Engine, Error, Options, Stop, query::run, session};
 
 impl Engine {
     /// Rows of a view: `filters` are equalities on its columns, several values of one column mean IN. The values are
@@ -42,7 +42,8 @@ impl Engine {
             conditions.push(in_list(ident(column), values?, false));
         }
         let frame = self.frame(&BTreeSet::from([view.to_owned()]), options).await?;
-        let context = session::with_tables(&self.base, frame.tables).map_err(Error::Execution)?;
+        let stop = Stop::default();
+        let context = session::with_tables(&self.base, frame.tables, &stop).map_err(Error::Execution)?;
         let plan = async {
             let table = context.table_provider(view).await?;
             let source = datafusion::datasource::provider_as_source(table);
@@ -53,6 +54,6 @@ impl Engine {
             plan.limit(0, Some(limit))?.build()
         };
         let plan = plan.await.map_err(|error| self.planning(error))?;
-        run(&context, plan, frame.stamp).await.map_err(|error| self.planning(error))
+        run(&context, plan, frame.stamp, stop).await.map_err(|error| self.planning(error))
     }
 }
