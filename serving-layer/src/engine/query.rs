@@ -29,6 +29,7 @@ use crate::{
     stamp::{Stamp, ViewStamp},
 };
 
+mod depth;
 mod master_table;
 
 /// How long a query waits for the speed layer to be able to complete a batch view version.
@@ -250,6 +251,7 @@ pub(super) async fn run(
 
 /// The one statement of a query.
 fn parse(sql: &str) -> Result<Statement, Error> {
+    depth::check(sql)?;
     let refused = |error: DataFusionError| {
         let reason = error.strip_backtrace();
         let at = place(&reason);
