@@ -28,6 +28,9 @@ mod inspect;
 mod query;
 mod rows;
 mod session;
+mod stop;
+
+pub(crate) use stop::{Stop, StopOnDrop};
 
 /// What the engine is started with.
 #[derive(Debug)]
@@ -116,6 +119,8 @@ pub struct Answer {
     pub rows: SendableRecordBatchStream,
     /// The prefix it is over.
     pub stamp: Stamp,
+    /// Stops what `rows` cannot be dropped amid.
+    pub(crate) stop: Stop,
 }
 
 impl std::fmt::Debug for Answer {

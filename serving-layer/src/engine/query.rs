@@ -22,13 +22,14 @@ use datafusion::{
     sql::sqlparser::{ast, dialect::GenericDialect},
 };
 
-use super::{Answer, Engine, Error, Options, session};
+use super::{Answer, Engine, Error, Options, Stop, session};
 use crate::{
     merged::{At, MergedView, visible},
     published::Version,
     stamp::{Stamp, ViewStamp},
 };
 
+mod depth;
 mod master_table;
 
 /// How long a query waits for the speed layer to be able to complete a batch view version.
@@ -59,7 +60,8 @@ impl Engine {
         options: &Options,
     ) -> Result<Answer, Error> {
         let frame = self.frame(reads, options).await?;
-        let context = session::with_tables(&self.base, frame.tables).map_err(Error::Execution)?;
+        let stop = Stop::default();
+        let context = session::with_tables(&self.base, frame.tables, &stop).map_err(Error::Execution)?;
         let state = context.state();
         let plan = state.statement_to_plan(statement).await.map_err(|error| self.planning(error))?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -69,7 +71,7 @@ impl Engine {
                 "only queries are answered: write `SELECT …`, `SHOW TABLES` or `DESCRIBE …`",
             )
         })?;
-        run(&context, plan, frame.stamp).await.map_err(|error| self.planning(error))
+        run(&context, plan, frame.stamp, stop).await.map_err(|error| self.planning(error))
     }
 
     /// What a statement reads, by name.
@@ -300,13 +302,19 @@ fn lost_worker(error: &DataFusionError) -> bool {
 }
 
 /// Starts a plan.
-pub(super) async fn run(context: &SessionContext, plan: LogicalPlan, stamp: Stamp) -> Result<Answer, DataFusionError> {
+pub(super) async fn run(
+    context: &SessionContext,
+    plan: LogicalPlan,
+    stamp: Stamp,
+    stop: Stop,
+) -> Result<Answer, DataFusionError> {
     let rows = context.execute_logical_plan(plan).await?.execute_stream().await?;
-    Ok(Answer { rows, stamp })
+    Ok(Answer { rows, stamp, stop })
 }
 
 /// The one statement of a query.
 fn parse(sql: &str) -> Result<Statement, Error> {
+    depth::check(sql)?;
     let refused = |error: DataFusionError| {
         let reason = error.strip_backtrace();
         let at = place(&reason);

@@ -8,7 +8,7 @@ use datafusion::{
 };
 
 use super::{
-    Answer, Engine, Error, Options,
+    Answer, Engine, Error, Options, Stop,
     query::{again, run},
     session,
 };
@@ -56,7 +56,8 @@ impl Engine {
         options: &Options,
     ) -> Result<Answer, Error> {
         let frame = self.frame(&BTreeSet::from([view.to_owned()]), options).await?;
-        let context = session::with_tables(&self.base, frame.tables).map_err(Error::Execution)?;
+        let stop = Stop::default();
+        let context = session::with_tables(&self.base, frame.tables, &stop).map_err(Error::Execution)?;
         let plan = async {
             let table = context.table_provider(view).await?;
             let source = datafusion::datasource::provider_as_source(table);
@@ -67,6 +68,6 @@ impl Engine {
             plan.limit(0, Some(limit))?.build()
         };
         let plan = plan.await.map_err(|error| self.planning(error))?;
-        run(&context, plan, frame.stamp).await.map_err(|error| self.planning(error))
+        run(&context, plan, frame.stamp, stop).await.map_err(|error| self.planning(error))
     }
 }

@@ -9,8 +9,11 @@ use datafusion::{
     },
     error::Result,
     execution::{SessionState, SessionStateBuilder, runtime_env::RuntimeEnv},
+    physical_optimizer::optimizer::PhysicalOptimizer,
     prelude::{SessionConfig, SessionContext},
 };
+
+use super::stop::{GiveWay, Stop};
 
 const CATALOG: &str = "lamina";
 const SCHEMA: &str = "public";
@@ -25,13 +28,23 @@ pub(super) fn base(runtime: Arc<RuntimeEnv>, parallelism: usize) -> SessionState
     let options = config.options_mut();
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
-    SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build()
+    let mut rules = PhysicalOptimizer::new().rules;
+    // Before the rules that give way at sources, and those that share filters between operators, which must be last.
+    let at = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len());
+    rules.insert(at, Arc::new(GiveWay));
+    SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_physical_optimizer_rules(rules)
+        .build()
 }
 
-/// A session that has just these tables.
+/// A session that has just these tables, for a query that `stop` stops.
 pub(super) fn with_tables(
     base: &SessionState,
     tables: BTreeMap<String, Arc<dyn TableProvider>>,
+    stop: &Stop,
 ) -> Result<SessionContext> {
     let schema = Arc::new(MemorySchemaProvider::new());
     for (name, table) in tables {
@@ -43,5 +56,6 @@ pub(super) fn with_tables(
     catalogs.register_catalog(CATALOG.to_owned(), catalog);
     let mut state = base.clone();
     state.register_catalog_list(catalogs);
+    state.config_mut().options_mut().extensions.insert(stop.clone());
     Ok(SessionContext::new_with_state(state))
 }

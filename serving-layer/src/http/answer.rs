@@ -3,8 +3,10 @@
 //! The status line waits for the first rows, so that what fails early is a problem with a status of its own. What fails
 //! later breaks the connection off: an answer never ends as if it were complete.
 //!
-//! A query stops when its client leaves: both the response's future and its body own the query, and are dropped. It
-//! stops at its limits too, even when its client has stopped to read.
+//! A query stops when its client leaves, and at its limits. It runs in a task of its own: then the connection notices
+//! that the client has left while the query is at work, and the query its time while the client does not read.
+
+use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
@@ -15,47 +17,54 @@ use common::values::output;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef, ipc::writer::StreamWriter},
     error::DataFusionError,
+    physical_plan::SendableRecordBatchStream,
 };
-use futures::{FutureExt, Stream, StreamExt, stream};
-use tokio::task::JoinSet;
+use futures::{Stream, StreamExt, stream};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use super::{dto, limits::Work, negotiate::Format, problem::Problem};
+use super::{
+    dto,
+    limits::{Stopped, Used, Work},
+    negotiate::Format,
+    problem::Problem,
+};
 use crate::{
-    engine::{self, Answer},
+    engine::{self, Answer, Stop, StopOnDrop},
     stamp::Stamp,
 };
 
 /// The header that carries the stamp where the body has no room for it.
 pub(super) const STAMP: &str = "lamina-stamp";
 
-type Batches = std::pin::Pin<Box<dyn Stream<Item = Result<RecordBatch, DataFusionError>> + Send>>;
+/// So long is waited for a second part of an answer before the first is sent.
+const SHORT: Duration = Duration::from_millis(2);
 
 /// The response of an answer.
-pub(super) async fn respond(answer: Answer, format: Format, mut work: Work) -> Result<Response, Problem> {
-    let Answer { mut rows, stamp } = answer;
-    let schema = rows.schema();
+pub(super) async fn respond(answer: Answer, format: Format, work: Work) -> Result<Response, Problem> {
+    let Answer { rows, stamp, stop } = answer;
+    let (schema, mut used) = (rows.schema(), work.used());
+    let mut rows = Running::start(rows, work, &stop);
+    let failed = |error: DataFusionError| Problem::from(engine::Error::Execution(error));
     // Up to the first batch with rows an error is still an answer of its own.
     let mut first = None;
-    while let Some(batch) = work.within(rows.next()).await? {
-        let batch = batch.map_err(|error| Problem::from(engine::Error::Execution(error)))?;
+    while let Some(batch) = rows.next().await {
+        let batch = batch.map_err(problem)?;
         if batch.num_rows() > 0 {
             first = Some(batch);
             break;
         }
     }
-    let failed = |error: DataFusionError| Problem::from(engine::Error::Execution(error));
     let stamp = in_ascii(&stamp).map_err(|error| failed(DataFusionError::External(Box::new(error))))?;
     let mut writer = Writer { format, schema, stamp: stamp.clone(), begun: false, arrow: None };
     let mut begun = Vec::new();
     writer.head(&mut begun).map_err(failed)?;
     if let Some(batch) = &first {
-        work.rows(batch.num_rows())?;
         writer.rows(batch, &mut begun).map_err(failed)?;
     }
-    work.bytes(begun.len())?;
-    // A short answer is often over by now: then it is sent whole, with its length.
+    used.bytes(begun.len())?;
+    // A short answer is over by now, or soon: then it is sent whole, with its length.
     let next = match first {
-        Some(_) => rows.next().now_or_never(),
+        Some(_) => tokio::time::timeout(SHORT, rows.next()).await.ok(),
         None => Some(None),
     };
     let body = match next {
@@ -63,10 +72,7 @@ pub(super) async fn respond(answer: Answer, format: Format, mut work: Work) -> R
             writer.foot(&mut begun).map_err(failed)?;
             Body::from(begun)
         }
-        next => {
-            let batches = stream::iter(next.flatten()).chain(rows);
-            Body::from_stream(body(begun, writer, Box::pin(batches), work))
-        }
+        next => Body::from_stream(body(begun, writer, next.flatten(), rows, used)),
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -76,6 +82,79 @@ pub(super) async fn respond(answer: Answer, format: Format, mut work: Work) -> R
         headers.insert(STAMP, stamp.map_err(|error| failed(DataFusionError::External(Box::new(error))))?);
     }
     Ok(response)
+}
+
+/// A query that is at work, in a task. Dropped, it stops.
+#[derive(Debug)]
+struct Running {
+    batches: mpsc::Receiver<Batch>,
+    task: JoinSet<()>,
+    until: Instant,
+    time: Duration,
+    _stop: StopOnDrop,
+}
+
+type Batch = Result<RecordBatch, DataFusionError>;
+
+impl Running {
+    fn start(mut rows: SendableRecordBatchStream, mut work: Work, stop: &Stop) -> Self {
+        let (sender, batches) = mpsc::channel(1);
+        let mut task = JoinSet::new();
+        let (until, time) = (work.until(), work.time());
+        task.spawn(async move {
+            let step = async {
+                // First there is room for a batch, and then it is computed.
+                while let Ok(room) = sender.reserve().await {
+                    let Some(batch) = rows.next().await else { return };
+                    let batch = batch.and_then(|batch| {
+                        work.rows(batch.num_rows())?;
+                        Ok(batch)
+                    });
+                    let failed = batch.is_err();
+                    room.send(batch);
+                    if failed {
+                        return;
+                    }
+                }
+            };
+            let stopped = tokio::time::timeout_at(until, step).await.is_err();
+            // What it held is free before anyone reads how it went.
+            drop((rows, work));
+            if stopped {
+                let _ = sender.send(Err(Stopped::Time(time).into())).await;
+            }
+        });
+        Self { batches, task, until, time, _stop: stop.on_drop() }
+    }
+
+    /// The next batch; `None` once there are no more.
+    async fn next(&mut self) -> Option<Batch> {
+        // The task tells when its time is over, unless it is amid something.
+        let late = self.until + Duration::from_millis(100);
+        match tokio::time::timeout_at(late, self.batches.recv()).await {
+            Err(_) => Some(Err(Stopped::Time(self.time).into())),
+            Ok(Some(batch)) => Some(batch),
+            Ok(None) => match self.task.join_next().await {
+                Some(Err(died)) => Some(Err(DataFusionError::External(Box::new(died)))),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Why there is no answer, before there is any.
+fn problem(error: DataFusionError) -> Problem {
+    match stopped(&error) {
+        Some(stopped) => stopped.clone().into(),
+        None => engine::Error::Execution(error).into(),
+    }
+}
+
+fn stopped(error: &DataFusionError) -> Option<&Stopped> {
+    match error.find_root() {
+        DataFusionError::External(error) => error.downcast_ref(),
+        _ => None,
+    }
 }
 
 /// The stamp as JSON that a header can carry.
@@ -94,67 +173,31 @@ fn in_ascii(stamp: &Stamp) -> serde_json::Result<String> {
 }
 
 /// The body's parts: what has begun, a part a batch, and a foot only if all went well.
-///
-/// They are written by a task, which the body owns: where the client does not read, nobody asks for the body's parts,
-/// and the query would otherwise keep its memory for as long as that goes on.
 fn body(
     begun: Vec<u8>,
-    mut writer: Writer,
-    mut batches: Batches,
-    mut work: Work,
+    writer: Writer,
+    next: Option<Batch>,
+    rows: Running,
+    used: Used,
 ) -> impl Stream<Item = Result<Bytes, DataFusionError>> + Send + 'static {
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let mut task = JoinSet::new();
-    task.spawn(async move {
-        loop {
-            let step = async {
-                // What is computed waits for room, so that both are under the same deadline.
-                let Ok(room) = sender.reserve().await else { return None };
-                Some((room, batches.next().await))
-            };
-            let (room, next) = match work.within(step).await {
-                Ok(Some((room, next))) => (room, next),
-                Ok(None) => return,
-                Err(stopped) => {
-                    tracing::warn!("an answer broke off: {stopped}");
-                    // The queries' end is told without waiting for a client that does not read.
-                    drop(batches);
-                    drop(work);
-                    let _ = sender.send(Err(stopped.into())).await;
-                    return;
-                }
-            };
-            let over = next.is_none();
-            let mut text = Vec::new();
-            let written = match next {
-                Some(batch) => batch.and_then(|batch| {
-                    work.rows(batch.num_rows())?;
-                    writer.rows(&batch, &mut text)
-                }),
-                None => writer.foot(&mut text),
-            };
-            let written = written.and_then(|()| Ok(work.bytes(text.len())?));
-            let over = over || written.is_err();
-            if let Err(error) = &written {
+    let rest = stream::unfold(Some((writer, next, rows, used)), |state| async move {
+        let (mut writer, next, mut rows, mut used) = state?;
+        let next = match next {
+            Some(batch) => Some(batch),
+            None => rows.next().await,
+        };
+        let over = next.is_none();
+        let mut text = Vec::new();
+        let written = match next {
+            Some(batch) => batch.and_then(|batch| writer.rows(&batch, &mut text)),
+            None => writer.foot(&mut text),
+        };
+        match written.and_then(|()| Ok(used.bytes(text.len())?)) {
+            Ok(()) => Some((Ok(text.into()), (!over).then_some((writer, None, rows, used)))),
+            Err(error) => {
                 tracing::warn!("an answer broke off: {error}");
+                Some((Err(error), None))
             }
-            room.send(written.map(|()| text.into()));
-            if over {
-                return;
-            }
-        }
-    });
-    let rest = stream::unfold((receiver, task, false), |(mut receiver, mut task, over)| async move {
-        if over {
-            return None;
-        }
-        match receiver.recv().await {
-            Some(part) => Some((part, (receiver, task, false))),
-            // A task that died has not written the foot.
-            None => match task.join_next().await {
-                Some(Err(died)) => Some((Err(DataFusionError::External(Box::new(died))), (receiver, task, true))),
-                _ => None,
-            },
         }
     });
     stream::iter([Ok(Bytes::from(begun))]).chain(rest)
@@ -236,7 +279,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc, time::Duration};
+    use std::{collections::BTreeMap, sync::Arc};
 
     use axum::body::to_bytes;
     use common::{access::Limits, position::Frontier};
@@ -269,7 +312,7 @@ mod tests {
         });
         let head = BTreeMap::from([("größe".to_owned(), Frontier::from_iter([(0, 7)]))]);
         let stamp = Stamp { head, ..Stamp::default() };
-        Answer { rows: Box::pin(RecordBatchStreamAdapter::new(schema, batches)), stamp }
+        Answer { rows: Box::pin(RecordBatchStreamAdapter::new(schema, batches)), stamp, stop: Stop::default() }
     }
 
     async fn text(batches: &[Part<'_>], format: Format) -> Vec<u8> {
@@ -346,7 +389,14 @@ mod tests {
             let _ = &wanted;
             Ok(one.clone())
         });
-        (Answer { rows: Box::pin(RecordBatchStreamAdapter::new(schema, batches)), stamp: Stamp::default() }, watched)
+        (
+            Answer {
+                rows: Box::pin(RecordBatchStreamAdapter::new(schema, batches)),
+                stamp: Stamp::default(),
+                stop: Stop::default(),
+            },
+            watched,
+        )
     }
 
     async fn gone(wanted: &std::sync::Weak<()>) {

@@ -28,7 +28,7 @@ impl AtWork {
         *count += 1;
         let slot = Slot { client: client.clone(), at_work: self.clone() };
         let until = Instant::now() + wait + limits.time;
-        Ok(Work { until, rows: 0, bytes: 0, limits: limits.clone(), _slot: slot })
+        Ok(Work { until, rows: 0, limits: limits.clone(), _slot: slot })
     }
 }
 
@@ -56,7 +56,6 @@ impl Drop for Slot {
 pub(super) struct Work {
     until: Instant,
     rows: u64,
-    bytes: u64,
     limits: Arc<Limits>,
     _slot: Slot,
 }
@@ -84,6 +83,30 @@ impl Work {
         if self.rows > self.limits.rows { Err(Stopped::Rows(self.limits.rows)) } else { Ok(()) }
     }
 
+    /// When its time is over.
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// How much time that is, beside what it waits for events.
+    pub(super) fn time(&self) -> Duration {
+        self.limits.time
+    }
+
+    /// What its answer's body may use.
+    pub(super) fn used(&self) -> Used {
+        Used { bytes: 0, limits: self.limits.clone() }
+    }
+}
+
+/// What an answer's body has used.
+#[derive(Debug)]
+pub(super) struct Used {
+    bytes: u64,
+    limits: Arc<Limits>,
+}
+
+impl Used {
     /// Counts bytes of the answer.
     pub(super) fn bytes(&mut self, bytes: usize) -> Result<(), Stopped> {
         self.bytes += bytes as u64;

@@ -50,7 +50,7 @@ pub(super) async fn sql(
             .hint("send what it compares with as events, or raise the setting `serving.limits.sql`"));
     }
     let options = options(request.min_position, request.wait.as_deref(), &client)?;
-    let work = client.begin(options.wait)?;
+    let work = client.begin(waits(&options))?;
     let answer = work.within(context.engine.sql(&request.sql, &options)).await??;
     respond(answer, format, work).await
 }
@@ -79,7 +79,7 @@ pub(super) async fn rows(
     let format = Format::of(&headers)?;
     let wanted = Wanted::of(parameters)?;
     let options = options(wanted.min_position, wanted.wait.as_deref(), &client)?;
-    let work = client.begin(options.wait)?;
+    let work = client.begin(waits(&options))?;
     let answer = work.within(context.engine.rows(&view, &wanted.filters, wanted.limit, &options)).await??;
     respond(answer, format, work).await
 }
@@ -112,6 +112,11 @@ impl Wanted {
         }
         Ok(wanted)
     }
+}
+
+/// How long a query may spend waiting for events, beside its own time.
+fn waits(options: &Options) -> Duration {
+    if options.min_position.is_empty() { Duration::ZERO } else { options.wait }
 }
 
 fn no_limit(value: &str) -> Problem {
