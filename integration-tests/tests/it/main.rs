@@ -12,5 +12,6 @@ mod batch;
 mod kafka;
 mod merge;
 mod simulation;
+mod speed;
 mod sql;
 mod system;

@@ -22,7 +22,6 @@ pub(super) struct EmbeddedReader {
     topic: String,
     at: Frontier,
     commits: watch::Receiver<u64>,
-    end_seen: Option<(Frontier, i64)>,
 }
 
 impl EmbeddedReader {
@@ -40,12 +39,11 @@ impl EmbeddedReader {
             at.set(partition, wanted);
         }
         let commits = shared.commits.subscribe();
-        Ok(Self { shared, topic: topic.to_owned(), at, commits, end_seen: None })
+        Ok(Self { shared, topic: topic.to_owned(), at, commits })
     }
 
     /// What there is. The reader itself does not move before the answer is handed over.
     async fn take(&mut self, max_records: usize) -> Result<Vec<Chunk>, Error> {
-        let now_us = self.shared.clock.now_us();
         let topic = self.shared.topic(&self.topic)?;
         let behind: Vec<(Partition, Offset, Offset)> = topic
             .bounds
@@ -65,7 +63,6 @@ impl EmbeddedReader {
         for chunk in &chunks {
             self.at.set(chunk.partition, chunk.next);
         }
-        self.end_seen = Some((topic.bounds.end, now_us));
         Ok(chunks)
     }
 }
@@ -140,6 +137,7 @@ impl Reader for EmbeddedReader {
     }
 
     fn end_seen(&self) -> Option<(Frontier, i64)> {
-        self.end_seen.clone()
+        let now_us = self.shared.clock.now_us();
+        Some((self.shared.topic(&self.topic).ok()?.bounds.end, now_us))
     }
 }
