@@ -131,6 +131,10 @@ async fn an_announced_cut_outlives_the_boundaries_around_it() {
 
     bed.store.doom("views/by_product", Fate::Hangs);
     let job = bed.world.batch_recompute("by_product").await.unwrap();
+    wait_for("the cut to be announced", || async {
+        bed.world.batch.job(&job.id).await.unwrap().cut == Some(cut.clone())
+    })
+    .await;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
         bed.produce(50).await;
