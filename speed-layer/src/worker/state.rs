@@ -379,3 +379,6 @@ fn adopt(view: &mut ViewState, rebuilt: BTreeMap<Partition, Track>, cut: &Fronti
     view.tracks = tracks;
     true
 }
+
+#[cfg(test)]
+mod tests;
