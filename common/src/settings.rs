@@ -123,7 +123,8 @@ pub struct BatchSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpeedSettings {
-    /// Above this the head stops until a newer batch view version lets go of some.
+    /// Above this the tail is folded into few states; where that is not enough, the head stops until a newer batch view
+    /// version lets go of some.
     pub memory: ByteSize,
     /// The consumer group whose members share the partitions. Two groups hold each partition twice.
     pub group: String,

@@ -8,6 +8,7 @@ use std::{
 
 use common::{
     catalog::View,
+    log::Chunk,
     position::{Frontier, Partition},
     speed::{
         Error, Status, ViewRequest,
@@ -58,27 +59,56 @@ pub(crate) struct Frame {
     pub(crate) views: BTreeMap<String, Arc<ViewState>>,
 }
 
+/// An end of the log that was seen longer ago than this says nothing of what has been logged since.
+const END_KNOWN_US: i64 = 5_000_000;
+
 /// What is known of the log beyond the head.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beyond {
     /// The log's end, and when it was known to be the end, microseconds since 1970.
     pub(crate) end: Option<(Frontier, i64)>,
-    /// By partition, the log's time of the last event below the head, milliseconds since 1970.
-    pub(crate) last_ms: BTreeMap<Partition, i64>,
+    /// By partition, the log's time of the first event that has been read and is not below the head yet, milliseconds
+    /// since 1970.
+    pub(crate) first_ms: BTreeMap<Partition, i64>,
+    /// By partition, a time at or after which whatever lies beyond the head was logged: the log's time of the last
+    /// event below the head, or when the head was last seen to stand at the end. Milliseconds since 1970.
+    pub(crate) after_ms: BTreeMap<Partition, i64>,
 }
 
 impl Beyond {
-    /// An upper bound of the age of the oldest event that is not below `head`. An event that nobody has seen yet was
-    /// logged after the end was looked at; one of a partition that lags was logged after the last one below the head.
+    /// Notes where the log ends.
+    pub(crate) fn note_end(&mut self, head: &Frontier, end: Frontier, seen_us: i64) {
+        for (partition, _) in end.iter().filter(|&(partition, end)| head.get(partition) >= end) {
+            let after_ms = self.after_ms.entry(partition).or_insert(i64::MIN);
+            *after_ms = (*after_ms).max(seen_us.div_euclid(1000));
+        }
+        self.end = Some((end, seen_us));
+    }
+
+    /// Notes what has been read and is about to be folded.
+    pub(crate) fn note_read(&mut self, chunk: &Chunk) {
+        if let Some((end, _)) = &mut self.end {
+            end.advance(chunk.partition, chunk.next);
+        }
+        if let Some(&first_ms) = chunk.timestamps_ms.first() {
+            self.first_ms.entry(chunk.partition).or_insert(first_ms);
+        }
+    }
+
+    /// The age of the oldest event that is known to be logged and is not below `head`, 0 when there is none. An event
+    /// that has not been read yet counts from a time at which it was not logged yet, so that it may be younger than
+    /// told, never older.
     pub(crate) fn freshness_ms(&self, head: &Frontier, now_us: i64) -> Option<i64> {
         let (end, seen_us) = self.end.as_ref()?;
-        let mut oldest_ms = seen_us.div_euclid(1000);
-        for (partition, end) in end.iter() {
-            if head.get(partition) < end {
-                oldest_ms = oldest_ms.min(*self.last_ms.get(&partition)?);
-            }
+        let mut oldest_ms: Option<i64> = None;
+        for (partition, _) in end.iter().filter(|&(partition, end)| head.get(partition) < end) {
+            let ms = *self.first_ms.get(&partition).or_else(|| self.after_ms.get(&partition))?;
+            oldest_ms = Some(oldest_ms.map_or(ms, |oldest| oldest.min(ms)));
         }
-        Some((now_us.div_euclid(1000) - oldest_ms).max(0))
+        match oldest_ms {
+            Some(oldest_ms) => Some((now_us.div_euclid(1000) - oldest_ms).max(0)),
+            None => (now_us - seen_us <= END_KNOWN_US).then_some(0),
+        }
     }
 }
 
@@ -110,15 +140,22 @@ impl Shared {
         }
     }
 
-    /// Puts a new frame in the place of the last one.
-    pub(crate) fn publish(&self, frame: Arc<Frame>, beyond: Beyond) {
+    /// Puts a new frame in the place of the last one. Not one whose head is below it in some partition, as after a
+    /// start from the master dataset: answers never go back. Whether it has been put there.
+    pub(crate) fn publish(&self, frame: Arc<Frame>, beyond: Beyond) -> bool {
         let head = frame.head.clone();
         {
             let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+            // Partitions that have gone to another worker are not asked for here any more.
+            let goes_back = |last: &Arc<Frame>| head.iter().any(|(partition, next)| next < last.head.get(partition));
+            if inner.frame.as_ref().is_some_and(goes_back) {
+                return false;
+            }
             inner.frame = Some(frame);
             inner.beyond = beyond;
         }
         self.head.send_replace(head);
+        true
     }
 
     /// Only what is known beyond the head has changed.
@@ -195,18 +232,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn freshness_is_an_upper_bound() {
+    fn freshness_is_the_age_of_what_is_missing() {
         let frontier = |at| Frontier::from_iter([(0, at)]);
-        let check = |end: Option<i64>, last: Option<i64>, expected: Option<i64>| {
+        let check = |end: Option<i64>, first: Option<i64>, after: Option<i64>, now_ms: i64, expected: Option<i64>| {
             let beyond = Beyond {
                 end: end.map(|end| (frontier(end), 1_000_000)),
-                last_ms: last.map(|ms| (0, ms)).into_iter().collect(),
+                first_ms: first.map(|ms| (0, ms)).into_iter().collect(),
+                after_ms: after.map(|ms| (0, ms)).into_iter().collect(),
             };
-            assert_eq!(beyond.freshness_ms(&frontier(10), 1_500_000), expected);
+            assert_eq!(beyond.freshness_ms(&frontier(10), now_ms * 1000), expected);
         };
-        check(None, Some(900), None);
-        check(Some(10), Some(900), Some(500));
-        check(Some(11), Some(900), Some(600));
-        check(Some(11), None, None);
+        check(None, None, Some(900), 1500, None);
+        check(Some(10), None, Some(900), 1500, Some(0));
+        check(Some(10), None, Some(900), 6000, Some(0));
+        check(Some(10), None, Some(900), 6001, None);
+        check(Some(11), None, Some(900), 1500, Some(600));
+        check(Some(11), None, Some(900), 9900, Some(9000));
+        check(Some(11), Some(950), Some(900), 1500, Some(550));
+        check(Some(11), Some(1600), None, 1500, Some(0));
+        check(Some(11), None, None, 1500, None);
+    }
+
+    #[test]
+    fn an_idle_log_is_no_old_event() {
+        let frontier = |at| Frontier::from_iter([(0, at)]);
+        let mut beyond = Beyond::default();
+        beyond.after_ms.insert(0, 1_000);
+        beyond.note_end(&frontier(10), frontier(10), 60_000_000);
+        assert_eq!(beyond.freshness_ms(&frontier(10), 60_050_000), Some(0));
+        beyond.note_end(&frontier(10), frontier(11), 60_100_000);
+        assert_eq!(beyond.freshness_ms(&frontier(10), 60_150_000), Some(150));
+        let mut chunk = Chunk::new(0, 10);
+        chunk.push(10, 60_090, None);
+        chunk.push(11, 60_120, None);
+        beyond.note_read(&chunk);
+        assert_eq!(beyond.freshness_ms(&frontier(10), 60_150_000), Some(60));
+        assert_eq!(beyond.end, Some((frontier(12), 60_100_000)));
+    }
+
+    #[test]
+    fn answers_never_go_back() {
+        let shared = Shared::new("sales", Arc::new(common::clock::System));
+        let frame = |a, b| Arc::new(Frame { head: Frontier::from_iter([(0, a), (1, b)]), views: BTreeMap::new() });
+        let check = |a, b, is_shown, head: (i64, i64)| {
+            assert_eq!(shared.publish(frame(a, b), Beyond::default()), is_shown, "{a} {b}");
+            assert_eq!(shared.status().head, Some(frame(head.0, head.1).head.clone()));
+        };
+        check(5, 5, true, (5, 5));
+        check(6, 4, false, (5, 5));
+        check(6, 5, true, (6, 5));
+        let left = Arc::new(Frame { head: Frontier::from_iter([(1, 5)]), views: BTreeMap::new() });
+        assert!(shared.publish(left, Beyond::default()), "the other partition is held elsewhere");
     }
 }

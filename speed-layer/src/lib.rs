@@ -56,13 +56,15 @@ pub struct Context {
 /// How the speed layer goes about its work.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Above this many bytes of states and tail the head stops until a newer batch view version lets go of some.
+    /// Above this many bytes of states and tail the tail is folded into few states; where that is not enough, the head
+    /// stops until a newer batch view version lets go of some.
     pub memory_bytes: usize,
     /// How many records are read at once, at most.
     pub poll_records: usize,
     /// How often the master dataset and the batch views are looked at.
     pub follow_every: Duration,
-    /// Cuts at master versions younger than this are kept possible.
+    /// A cut at a master version is kept possible for so long after the next version, and for as long as a job
+    /// announces it.
     pub keep_boundaries: Duration,
     /// How long a batch view version is kept possible after a newer one.
     pub retire_after: Duration,
@@ -81,7 +83,7 @@ impl Default for Settings {
             memory_bytes: 2 << 30,
             poll_records: 65_536,
             follow_every: Duration::from_millis(200),
-            keep_boundaries: Duration::from_secs(600),
+            keep_boundaries: Duration::from_secs(60),
             retire_after: Duration::from_secs(30),
         }
     }

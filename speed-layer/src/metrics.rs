@@ -10,7 +10,7 @@ pub const DEAD_LETTERS: &str = "lamina_speed_dead_letters_total";
 pub const MEMORY: &str = "lamina_speed_memory_bytes";
 /// State pieces, by dataset.
 pub const PIECES: &str = "lamina_speed_pieces";
-/// Upper bound of the age of the oldest event that answers lack, by dataset.
+/// Age of the oldest logged event that answers lack, by dataset; -1 while it cannot be told.
 pub const FRESHNESS: &str = "lamina_speed_freshness_ms";
 /// Rebuilds from the master dataset, by dataset.
 pub const REBUILDS: &str = "lamina_speed_rebuilds_total";
@@ -46,7 +46,7 @@ impl Metrics {
             pieces: gauge(PIECES, "State pieces in the speed layer")?,
             freshness: gauge(
                 FRESHNESS,
-                "Upper bound of the age of the oldest event that answers lack, in milliseconds",
+                "Age of the oldest logged event that answers lack, in milliseconds; -1 while it cannot be told",
             )?,
             rebuilds: counter(REBUILDS, "Rebuilds of speed states from the master dataset")?,
         })

@@ -43,6 +43,8 @@ use follow::{Following, Update};
 use state::State;
 
 const POLL_WAIT: Duration = Duration::from_millis(20);
+/// How long to leave a log alone that could not be read.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Keeps one dataset's states.
@@ -66,6 +68,8 @@ enum Error {
     Fold(#[from] DataFusionError),
     #[error("the head fell behind a published cut while its memory was full: starting again from there")]
     Behind,
+    #[error("the log's reader left out what follows the head: starting again")]
+    Hole,
     #[error("the task that follows the tables has ended")]
     Following,
 }
@@ -119,9 +123,7 @@ impl Worker {
         let mut state = self.rebuilt(&following, partitions.clone(), &task_context).await?;
         master::verify(log.as_ref(), topic, following.master()).await?;
         let mut reader = self.reader(&state).await?;
-        self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone());
-        self.shared.stopped(None);
-        tracing::info!(dataset = self.dataset.name, head = %state.frame.head, "speed layer is ready");
+        self.show(&mut state, true);
 
         let (updates, mut inbox) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
@@ -135,14 +137,24 @@ impl Worker {
                 state.shrink(kept);
                 background.shrink(state.partitions.clone());
                 reader = self.reader(&state).await?;
-                self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone());
+                self.show(&mut state, true);
             }
-            let chunks = if state.paused { Self::pause().await } else { self.poll(&mut reader, &mut state).await? };
-            let moved = !chunks.is_empty();
-            if moved {
+            let chunks = match state.paused {
+                Some(_) => Self::pause().await,
+                None => self.poll(&mut reader, &mut state).await?,
+            };
+            if let Some((end, seen_us)) = reader.end_seen() {
+                state.beyond.note_end(&state.frame.head, end, seen_us);
+            }
+            let mut changed = !chunks.is_empty();
+            if changed {
+                if !state.note_read(&chunks) {
+                    return Err(Error::Hole);
+                }
+                // Answers that are given meanwhile lack what has been read.
+                self.show(&mut state, false);
                 self.apply(&mut state, chunks, &task_context).await;
             }
-            let mut changed = moved;
             loop {
                 match inbox.try_recv() {
                     Ok(update) => {
@@ -156,16 +168,12 @@ impl Worker {
             while let Some(done) = background.done() {
                 changed |= state.take(done);
             }
-            state.beyond.end = reader.end_seen();
-            if changed {
-                self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone());
-            } else {
-                self.shared.look_beyond(state.beyond.clone());
-            }
             if housekeeping.elapsed() >= self.context.settings.follow_every {
                 housekeeping = Instant::now();
-                self.keep_house(&mut state, &mut background)?;
+                changed |= self.keep_house(&mut state, &mut background);
+                changed |= self.mind_memory(&mut state, &task_context).await?;
             }
+            self.show(&mut state, changed);
         }
     }
 
@@ -175,31 +183,58 @@ impl Worker {
         self.context.log.reader(&self.dataset.topic, &state.frame.head, only).await
     }
 
+    /// Lets readers have what there is, once the head has passed what they were answered before, and says why the head
+    /// does not move.
+    fn show(&self, state: &mut State, changed: bool) {
+        if changed && self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone()) {
+            if !std::mem::replace(&mut state.is_shown, true) {
+                tracing::info!(dataset = self.dataset.name, head = %state.frame.head, "speed layer is ready");
+            }
+        } else if state.is_shown {
+            self.shared.look_beyond(state.beyond.clone());
+        }
+        let reason = || "the log is being read again up to where answers stood before".to_owned();
+        let coming = (!state.is_shown).then(reason);
+        self.shared.stopped(state.stalled.clone().or_else(|| state.paused.clone()).or(coming));
+    }
+
     async fn pause() -> Vec<Chunk> {
         tokio::time::sleep(POLL_WAIT).await;
         Vec::new()
     }
 
     async fn poll(&self, reader: &mut Box<dyn Reader>, state: &mut State) -> Result<Vec<Chunk>, Error> {
-        match reader.poll(self.context.settings.poll_records, POLL_WAIT).await {
+        let mut read = Ok(Vec::new());
+        if state.stalled.is_some() {
+            tokio::time::sleep(LOG_PAUSE).await;
+            read = self.reopened(state).await.map(|reopened| {
+                *reader = reopened;
+                Vec::new()
+            });
+        }
+        if read.is_ok() {
+            read = reader.poll(self.context.settings.poll_records, POLL_WAIT).await;
+        }
+        match read {
             Ok(chunks) => {
-                if std::mem::take(&mut state.stalled) {
-                    self.shared.stopped(None);
-                }
+                state.stalled = None;
                 Ok(chunks)
             }
             // The states are still good: only the reader has to be opened again, at the head.
             Err(error) if common::fault::Fault::retryable(&error) => {
                 let reason = chain(&error);
                 tracing::warn!(dataset = self.dataset.name, "speed layer cannot read the log: {reason}");
-                self.shared.stopped(Some(reason));
-                state.stalled = true;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                *reader = self.reader(state).await?;
+                state.stalled = Some(reason);
                 Ok(Vec::new())
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A reader from the head on. What was out of reach may have come back as another log.
+    async fn reopened(&self, state: &State) -> Result<Box<dyn Reader>, log::Error> {
+        master::verify(self.context.log.as_ref(), &self.dataset.topic, &state.sealed).await?;
+        self.reader(state).await
     }
 
     fn task_context(&self) -> Result<Arc<TaskContext>, Error> {
@@ -273,52 +308,86 @@ impl Worker {
                 }
             }
             Update::Published { view, cut } => state.published(&view, cut),
+            Update::Announced(announced) => state.announced = announced,
         }
     }
 
-    /// Retires cuts, merges pieces, rebuilds what cannot be cut, and minds the memory.
-    fn keep_house(&self, state: &mut State, background: &mut Background) -> Result<(), Error> {
+    /// Retires cuts, merges pieces, and rebuilds what cannot be cut. Whether states have changed.
+    fn keep_house(&self, state: &mut State, background: &mut Background) -> bool {
         let settings = &self.context.settings;
         let now_us = self.context.clock.now_us();
-        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-        let retire_after = if state.paused { 0 } else { micros(settings.retire_after) };
-        state.retire(now_us, retire_after, micros(settings.keep_boundaries));
+        let retire_after = if state.paused.is_some() { 0 } else { micros(settings.retire_after) };
+        let changed = state.retire(now_us, retire_after, micros(settings.keep_boundaries));
         if background.is_idle() {
+            state.rebuilding = None;
             if let Some(wanted) = state.unreachable_cut() {
                 tracing::info!(dataset = self.dataset.name, view = wanted.view.name, cut = %wanted.cut, "rebuilding a view's states");
                 self.metrics.rebuilds.with_label_values(&[&self.dataset.name]).inc();
+                state.rebuilding = Some(state.sealed.frontier.clone());
                 background.rebuild(wanted, state.sealed.clone());
-            } else if let Some((view, partition, run)) = state.next_run() {
-                background.merge(view, partition, run);
+            } else if let Some(run) = state.next_run() {
+                background.merge(run);
             }
         }
         let dataset = [self.dataset.name.as_str()];
-        let bytes = state.bytes();
-        self.metrics.memory.with_label_values(&dataset).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.pieces.with_label_values(&dataset).set(i64::try_from(state.pieces()).unwrap_or(i64::MAX));
         let freshness = state.beyond.freshness_ms(&state.frame.head, now_us);
         self.metrics.freshness.with_label_values(&dataset).set(freshness.unwrap_or(-1));
-        self.mind_memory(state, bytes)
+        changed
     }
 
-    fn mind_memory(&self, state: &mut State, bytes: usize) -> Result<(), Error> {
+    /// Over the bound, first the tail is folded; where that is not enough, the head stops. Whether states have changed.
+    async fn mind_memory(&self, state: &mut State, context: &Arc<TaskContext>) -> Result<bool, Error> {
         let limit = self.context.settings.memory_bytes;
-        if bytes > limit && !state.paused {
-            let reason = format!(
-                "its states take {bytes} bytes, more than the {limit} of `speed.memory`: the head stands still until a \
-                 newer batch view version lets go of some"
-            );
-            tracing::warn!(dataset = self.dataset.name, "speed layer: {reason}");
-            self.shared.stopped(Some(reason));
-            state.paused = true;
-        } else if state.paused && bytes <= limit / 10 * 9 {
-            self.shared.stopped(None);
-            state.paused = false;
-        } else if state.paused && state.is_behind_a_cut() {
-            return Err(Error::Behind);
+        // Folding and going on have to be worth it, or there would soon be nothing else.
+        let enough = limit / 10 * 9;
+        let mut bytes = state.bytes();
+        let mut changed = false;
+        if bytes > if state.paused.is_some() { enough } else { limit } {
+            // A cut that waits for a boundary would lose the next one too.
+            if !state.needs_a_boundary() {
+                changed = self.squeeze(state, context).await;
+                bytes = state.bytes();
+            }
+            if state.paused.is_some() && state.is_behind_a_cut() {
+                return Err(Error::Behind);
+            }
+            // What has been answered before must be reached again.
+            if bytes > enough && state.paused.is_none() && state.is_shown {
+                let reason = format!(
+                    "its states take {bytes} bytes of the {limit} of `speed.memory`: the head stands still until a \
+                     newer batch view version lets go of some"
+                );
+                tracing::warn!(dataset = self.dataset.name, "speed layer: {reason}");
+                state.paused = Some(reason);
+            }
         }
-        Ok(())
+        if bytes <= enough {
+            state.paused = None;
+        }
+        self.metrics.memory.with_label_values(&[&self.dataset.name]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        Ok(changed)
     }
+
+    /// Makes the states as small as they can be: without rows, and without boundaries that nobody has asked for. The
+    /// head waits for it. Whether there was anything to do.
+    async fn squeeze(&self, state: &mut State, context: &Arc<TaskContext>) -> bool {
+        let mut changed = state.retire(self.context.clock.now_us(), 0, 0);
+        changed |= state.give_up_tail(context).await;
+        while let Some(run) = state.next_run() {
+            let context = context.clone();
+            let merged = tokio::task::spawn_blocking(move || run.merge(&context)).await;
+            if !merged.is_ok_and(|done| state.take(done)) {
+                break;
+            }
+            changed = true;
+        }
+        changed
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl std::fmt::Debug for Done {

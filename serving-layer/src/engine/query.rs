@@ -191,11 +191,7 @@ impl Engine {
             frame.tables.insert(view.name.clone(), Arc::new(merged));
         }
         frame.stamp.head.insert(dataset.to_owned(), frozen.head);
-        frame.stamp.freshness_ms = match (frame.stamp.head.len(), frame.stamp.freshness_ms, frozen.freshness_ms) {
-            (1, _, freshness) => freshness,
-            (_, Some(known), Some(freshness)) => Some(known.max(freshness)),
-            _ => None,
-        };
+        note_freshness(&mut frame.stamp, frozen.freshness_ms);
         Ok(())
     }
 
@@ -256,7 +252,7 @@ impl Engine {
             }
         };
         stamp.head.insert(dataset.name.clone(), version.frontier.clone());
-        stamp.freshness_ms = self.lacks_nothing(dataset, &version.frontier).await.then_some(0);
+        note_freshness(stamp, self.lacks_nothing(dataset, &version.frontier).await.then_some(0));
         let table = common::master::table(&self.context.storage, &dataset.name)
             .map_err(|error| Error::storage("open the master dataset", error))?;
         Ok(master_table::At { version, table: table.path().to_owned() })
@@ -299,6 +295,15 @@ pub(super) async fn again<F: Future<Output = Result<Answer, Error>>>(query: impl
 fn lost_worker(error: &DataFusionError) -> bool {
     let DataFusionError::External(source) = error.find_root() else { return false };
     source.downcast_ref::<speed::Error>().is_some_and(|error| matches!(error, speed::Error::Unreachable(_)))
+}
+
+/// Notes the freshness of the dataset whose head has just been noted: an answer is as old as the oldest of its datasets.
+fn note_freshness(stamp: &mut Stamp, freshness_ms: Option<i64>) {
+    stamp.freshness_ms = match (stamp.head.len(), stamp.freshness_ms, freshness_ms) {
+        (1, _, freshness_ms) => freshness_ms,
+        (_, Some(known_ms), Some(freshness_ms)) => Some(known_ms.max(freshness_ms)),
+        _ => None,
+    };
 }
 
 /// Starts a plan.

@@ -42,6 +42,33 @@ pub(super) enum Done {
     Nothing,
 }
 
+/// Neighbours of one track that are to become one piece.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) view: Arc<View>,
+    pub(super) partition: Partition,
+    pub(super) pieces: Vec<Arc<Piece>>,
+}
+
+impl Run {
+    /// Merges them. This is work for the processor: not for a thread that other tasks wait for.
+    pub(super) fn merge(self, context: &Arc<TaskContext>) -> Done {
+        let Self { view, partition, pieces } = self;
+        let states: Vec<RecordBatch> = pieces.iter().map(|piece| piece.states.clone()).collect();
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Done::Nothing };
+        match tokio::runtime::Handle::current().block_on(view.fold.reduce(states, context)) {
+            Ok(states) => {
+                let piece = Piece { from: first.from, to: last.to, states, level: 1 };
+                Done::Merged { view: view.name.clone(), partition, piece }
+            }
+            Err(error) => {
+                tracing::warn!(view = view.name, "speed layer could not merge states: {error}");
+                Done::Nothing
+            }
+        }
+    }
+}
+
 /// Runs the work.
 pub(super) struct Background {
     context: Arc<Context>,
@@ -83,24 +110,9 @@ impl Background {
     }
 
     /// Merges neighbours into one piece.
-    pub(super) fn merge(&mut self, view: Arc<View>, partition: Partition, run: Vec<Arc<Piece>>) {
+    pub(super) fn merge(&mut self, run: Run) {
         let context = self.task_context.clone();
-        let runtime = tokio::runtime::Handle::current();
-        self.tasks.spawn_blocking(move || {
-            let states: Vec<RecordBatch> = run.iter().map(|piece| piece.states.clone()).collect();
-            let (Some(from), Some(to)) = (run.first().map(|piece| piece.from), run.last().map(|piece| piece.to)) else {
-                return Done::Nothing;
-            };
-            match runtime.block_on(view.fold.reduce(states, &context)) {
-                Ok(states) => {
-                    Done::Merged { view: view.name.clone(), partition, piece: Piece { from, to, states, level: 1 } }
-                }
-                Err(error) => {
-                    tracing::warn!(view = view.name, "speed layer could not merge states: {error}");
-                    Done::Nothing
-                }
-            }
-        });
+        self.tasks.spawn_blocking(move || run.merge(&context));
     }
 
     /// Rebuilds a view from its cut up to master version `at`, beside the states that serve.

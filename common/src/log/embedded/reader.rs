@@ -22,7 +22,6 @@ pub(super) struct EmbeddedReader {
     topic: String,
     at: Frontier,
     commits: watch::Receiver<u64>,
-    end_seen: Option<(Frontier, i64)>,
 }
 
 impl EmbeddedReader {
@@ -37,12 +36,11 @@ impl EmbeddedReader {
         let read = bounds.end.partitions().filter(|partition| only.is_none_or(|only| only.contains(partition)));
         let at = read.map(|partition| (partition, from.get(partition))).collect();
         let commits = shared.commits.subscribe();
-        Ok(Self { shared, topic: topic.to_owned(), at, commits, end_seen: None })
+        Ok(Self { shared, topic: topic.to_owned(), at, commits })
     }
 
     /// What there is. The reader itself does not move before the answer is handed over.
     async fn take(&mut self, max_records: usize) -> Result<Vec<Chunk>, Error> {
-        let now_us = self.shared.clock.now_us();
         let topic = self.shared.topic(&self.topic)?;
         let end: Frontier =
             self.at.partitions().map(|partition| (partition, topic.bounds.end.get(partition))).collect();
@@ -62,7 +60,6 @@ impl EmbeddedReader {
         for chunk in &chunks {
             self.at.set(chunk.partition, chunk.next);
         }
-        self.end_seen = Some((end, now_us));
         Ok(chunks)
     }
 }
@@ -156,6 +153,8 @@ impl Reader for EmbeddedReader {
     }
 
     fn end_seen(&self) -> Option<(Frontier, i64)> {
-        self.end_seen.clone()
+        let now_us = self.shared.clock.now_us();
+        let end = self.shared.topic(&self.topic).ok()?.bounds.end;
+        Some((self.at.partitions().map(|partition| (partition, end.get(partition))).collect(), now_us))
     }
 }
