@@ -91,6 +91,8 @@ impl SpeedLayer {
             let worker = worker::Worker::new(context.clone(), dataset.clone(), shared, metrics.clone());
             context.supervisor.spawn(format!("speed layer of {}", dataset.name), worker.run());
         }
+        let standing = metrics::Standing::new(datasets.clone(), context.settings.memory_bytes)?;
+        context.registry.register(Box::new(standing))?;
         Ok(Arc::new(Self { datasets }))
     }
 

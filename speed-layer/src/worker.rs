@@ -269,8 +269,6 @@ impl Worker {
         let bytes = state.bytes();
         self.metrics.memory.with_label_values(&dataset).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.pieces.with_label_values(&dataset).set(i64::try_from(state.pieces()).unwrap_or(i64::MAX));
-        let freshness = state.beyond.freshness_ms(&state.frame.head, now_us);
-        self.metrics.freshness.with_label_values(&dataset).set(freshness.unwrap_or(-1));
         self.mind_memory(state, bytes)
     }
 
