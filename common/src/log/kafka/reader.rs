@@ -35,7 +35,8 @@ const QUEUE: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(20);
 
-type Ends = Arc<Mutex<Option<(Frontier, i64)>>>;
+/// The log's bounds, and when they were asked for.
+type Ends = Arc<Mutex<Option<(Bounds, i64)>>>;
 
 /// A reader of a topic.
 #[derive(Debug)]
@@ -145,7 +146,13 @@ impl Reader for KafkaReader {
     }
 
     fn end_seen(&self) -> Option<(Frontier, i64)> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let seen = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.as_ref().map(|(bounds, asked_us)| (bounds.end.clone(), *asked_us))
+    }
+
+    fn start_seen(&self) -> Option<Frontier> {
+        let seen = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.as_ref().map(|(bounds, _)| bounds.start.clone())
     }
 }
 
@@ -165,7 +172,7 @@ impl Looking {
             let asked_us = self.clock.now_us();
             // An answer that does not come leaves the last one to get old.
             if let Ok(bounds) = query_bounds(&self.asking, &self.topic, self.partitions) {
-                *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = Some((bounds.end, asked_us));
+                *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = Some((bounds, asked_us));
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -273,10 +280,10 @@ impl Taking {
             return;
         }
         self.looked = Instant::now();
-        let Some((ends, _)) = self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        let Some((bounds, _)) = self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
         for partition in self.at_end.clone() {
             let at = self.at.get(&partition).copied().unwrap_or(0);
-            if ends.get(partition) <= at || self.gaps.contains_key(&partition) {
+            if bounds.end.get(partition) <= at || self.gaps.contains_key(&partition) {
                 continue;
             }
             let Ok((_, end)) = self.asking.fetch_watermarks(&self.topic, partition, PATIENCE) else { continue };
