@@ -83,6 +83,8 @@ FROM base AS lamina
 COPY --from=binaries /out/lamina /usr/local/bin/
 ENV LAMINA_LISTEN=0.0.0.0:8787 LAMINA_CATALOG=/catalog
 EXPOSE 8787
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["lamina", "status"]
+# /healthz asks for no token, which `lamina status` would need.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["bash", "-c", \
+    "exec 3<>/dev/tcp/127.0.0.1/${LAMINA_LISTEN##*:} && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '^HTTP/1.. 200' <&3"]
 ENTRYPOINT ["lamina"]
 CMD ["up"]
