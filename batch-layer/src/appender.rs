@@ -96,6 +96,7 @@ struct At {
 
 impl Appender {
     pub(crate) fn new(context: Arc<Context>, dataset: Arc<Dataset>, metrics: Metrics) -> Self {
+        metrics.begin(&dataset.name);
         Self { context, dataset, metrics }
     }
 

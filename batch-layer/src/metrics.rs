@@ -69,4 +69,11 @@ impl Metrics {
             recompute_seconds,
         })
     }
+
+    /// Begins a dataset's counts at 0: whoever looks for an increase would miss one from nothing.
+    pub(crate) fn begin(&self, dataset: &str) {
+        for counter in [&self.events, &self.dead_letters, &self.commits, &self.restarts] {
+            counter.with_label_values(&[dataset]).inc_by(0);
+        }
+    }
 }
