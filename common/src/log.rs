@@ -164,6 +164,12 @@ pub trait Reader: Send + Debug {
     /// The end of what this reader reads, as it last saw it, and when (by its clock, microseconds since 1970): everything that
     /// was logged before then is below it. `None` while it is not known.
     fn end_seen(&self) -> Option<(Frontier, i64)>;
+
+    /// The first offset that the log still has of every partition, as this reader last saw it. `None` where it is not
+    /// known, or nothing expires.
+    fn start_seen(&self) -> Option<Frontier> {
+        None
+    }
 }
 
 /// Why the log cannot do what it was asked.

@@ -201,6 +201,13 @@ impl Shared {
         frame.views.values().map(|state| (state.view.definition.clone(), frame.head.clone())).collect()
     }
 
+    /// How many offsets of the log are above the head; `None` when its end cannot be told.
+    pub(crate) fn unread(&self) -> Option<i64> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let (head, (end, _)) = (&inner.frame.as_ref()?.head, inner.beyond.end.as_ref()?);
+        Some(end.iter().map(|(partition, end)| (end - head.get(partition)).max(0)).sum())
+    }
+
     /// How the dataset stands.
     pub(crate) fn status(&self) -> Status {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);

@@ -15,7 +15,12 @@ use futures::future::select_all;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Context, frame::Shared, metrics::Metrics, worker::Worker};
+use crate::{
+    Context,
+    frame::Shared,
+    metrics::{Look, Metrics},
+    worker::Worker,
+};
 
 /// How long to wait for a head at most before workers that have come or gone are looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -170,6 +175,16 @@ impl Holding {
             freshness_ms: ages.and_then(|ages| ages.into_iter().max()),
             stopped: all.into_iter().find_map(|status| status.stopped),
         }
+    }
+
+    /// How it stands, for as long as it is there: whoever looks does not keep it.
+    pub(crate) fn look(this: &Arc<Self>) -> Look {
+        let this = Arc::downgrade(this);
+        Box::new(move || {
+            let this = this.upgrade()?;
+            let unread: Option<Vec<i64>> = this.workers().iter().map(|held| held.shared.unread()).collect();
+            Some((this.status(), unread.map(|unread| unread.into_iter().sum())))
+        })
     }
 
     /// What it can be asked for.

@@ -92,7 +92,7 @@ impl Default for Settings {
 /// The speed layer of one process. It holds all partitions of all datasets, or those that its consumer group gives it.
 #[derive(Debug)]
 pub struct SpeedLayer {
-    holdings: BTreeMap<String, Holding>,
+    holdings: BTreeMap<String, Arc<Holding>>,
 }
 
 impl SpeedLayer {
@@ -100,7 +100,7 @@ impl SpeedLayer {
     /// rebuilt, it is not ready.
     pub fn start(context: Context) -> Result<Arc<Self>, prometheus::Error> {
         let layer = Self::new(context)?;
-        layer.holdings.values().for_each(Holding::hold_all);
+        layer.holdings.values().for_each(|holding| holding.hold_all());
         Ok(layer)
     }
 
@@ -119,11 +119,15 @@ impl SpeedLayer {
         let context = Arc::new(context);
         let datasets = context.catalog.datasets.values();
         let holding = |dataset: &Arc<Dataset>| Holding::new(context.clone(), dataset.clone(), metrics.clone());
-        let holdings = datasets.map(|dataset| (dataset.name.clone(), holding(dataset))).collect();
+        let holdings: BTreeMap<String, Arc<Holding>> =
+            datasets.map(|dataset| (dataset.name.clone(), Arc::new(holding(dataset)))).collect();
+        let looks = holdings.iter().map(|(name, holding)| (name.clone(), Holding::look(holding))).collect();
+        let standing = metrics::Standing::new(looks, context.settings.memory_bytes)?;
+        context.registry.register(Box::new(standing))?;
         Ok(Arc::new(Self { holdings }))
     }
 
-    fn holding(&self, dataset: &str) -> Result<&Holding, Error> {
+    fn holding(&self, dataset: &str) -> Result<&Arc<Holding>, Error> {
         self.holdings.get(dataset).ok_or_else(|| Error::NotReady {
             dataset: dataset.to_owned(),
             reason: "it is not in the catalog".to_owned(),
@@ -143,6 +147,6 @@ impl common::speed::SpeedLayer for SpeedLayer {
     }
 
     fn status(&self, dataset: &str) -> Status {
-        self.holding(dataset).map(Holding::status).unwrap_or_default()
+        self.holding(dataset).map(|holding| holding.status()).unwrap_or_default()
     }
 }

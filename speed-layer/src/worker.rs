@@ -331,8 +331,6 @@ impl Worker {
         }
         let dataset = [self.dataset.name.as_str()];
         self.metrics.pieces.with_label_values(&dataset).set(i64::try_from(state.pieces()).unwrap_or(i64::MAX));
-        let freshness = state.beyond.freshness_ms(&state.frame.head, now_us);
-        self.metrics.freshness.with_label_values(&dataset).set(freshness.unwrap_or(-1));
         changed
     }
 

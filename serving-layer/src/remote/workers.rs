@@ -1,7 +1,7 @@
 //! Which workers there are and what each holds, looked at again and again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     convert::Infallible,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -150,16 +150,14 @@ impl Workers {
         // A name server that is out for a moment does not take workers away that answer.
         known.retain(|address, worker| found.contains(address) || worker.seen().is_some());
         for address in found {
-            if !known.contains_key(&address) {
-                match self.connect.channel(&address) {
-                    Ok(channel) => {
-                        let authorization = self.connect.secret.as_ref().map(common::access::Shared::authorization);
-                        let worker =
-                            Worker { address: address.clone(), channel, authorization, seen: RwLock::default() };
-                        known.insert(address, Arc::new(worker));
-                    }
-                    Err(error) => tracing::warn!(worker = address.authority, "speed layer: {error}"),
+            let Entry::Vacant(place) = known.entry(address) else { continue };
+            match self.connect.channel(place.key()) {
+                Ok(channel) => {
+                    let authorization = self.connect.secret.as_ref().map(common::access::Shared::authorization);
+                    let address = place.key().clone();
+                    place.insert(Arc::new(Worker { address, channel, authorization, seen: RwLock::default() }));
                 }
+                Err(error) => tracing::warn!(worker = place.key().authority, "speed layer: {error}"),
             }
         }
     }

@@ -24,11 +24,18 @@ use crate::{
 
 /// How often the ends are looked at,
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// and how often it is asked whether the topic has more partitions than before.
+/// and how often it is asked what has expired, and whether the topic has more partitions than before.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 
-/// The ends that were last seen, and when, in microseconds since 1970.
-pub(super) type Ends = Arc<Mutex<Option<(Frontier, i64)>>>;
+/// Where the partitions begin and end, as it was last seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) start: Option<Frontier>,
+    /// With the time, in microseconds since 1970.
+    pub(super) end: Option<(Frontier, i64)>,
+}
+
+pub(super) type Ends = Arc<Mutex<Seen>>;
 
 /// How many partitions a topic has; `None` when there is no such topic.
 pub(super) fn count(asking: &BaseConsumer<Listener>, topic: &str) -> Result<Option<Partition>, KafkaError> {
@@ -107,6 +114,7 @@ impl Looking {
     pub(super) fn run(self) {
         let mut seen = Frontier::default();
         let mut counted = Instant::now();
+        self.look_at_start();
         let mut has_grown = false;
         while !self.stop.load(Ordering::Relaxed) {
             let asked_us = self.clock.now_us();
@@ -123,13 +131,21 @@ impl Looking {
             if counted.elapsed() >= COUNT_EVERY {
                 counted = Instant::now();
                 has_grown = self.has_grown();
+                self.look_at_start();
             }
             listen(&self.asking, LOOK_EVERY);
         }
     }
 
+    /// What has expired matters for hours, so it is not looked at as often.
+    fn look_at_start(&self) {
+        if let Ok(start) = edge(&self.asking, &self.topic, self.read.iter().copied(), KafkaOffset::Beginning) {
+            self.ends.lock().unwrap_or_else(PoisonError::into_inner).start = Some(start);
+        }
+    }
+
     fn tell(&self, ends: Option<(Frontier, i64)>) {
-        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).end = ends;
     }
 
     /// An end never moves back, unless records were lost or the topic is another one of the same name.

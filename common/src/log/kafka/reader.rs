@@ -139,7 +139,11 @@ impl Reader for KafkaReader {
     }
 
     fn end_seen(&self) -> Option<(Frontier, i64)> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).end.clone()
+    }
+
+    fn start_seen(&self) -> Option<Frontier> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).start.clone()
     }
 }
 
