@@ -11,12 +11,15 @@ import sys
 from urllib.parse import unquote
 
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
+from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ecs.models import Service
 from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.kafka import models as kafka
 from moto.kafka import urls as kafka_urls
 from moto.kafka.exceptions import NotFoundException
 from moto.kafka.responses import KafkaResponse
+from moto.iam.access_control import PermissionResult
+from moto.s3.models import FakeBucket
 from moto.server import main
 
 
@@ -116,6 +119,20 @@ def clusters_have_configurations() -> None:
         setattr(KafkaResponse, call.__name__, call)
 
 
+def rules_are_described() -> None:
+    """A rule for another group has a description too."""
+
+    def description(self):
+        return (self.ip_range or self.source_group or {}).get("Description")
+
+    SecurityGroupRule.description = property(description)
+
+
+def buckets_are_open() -> None:
+    """A bucket's policy is kept, not enforced: moto takes no notice of conditions, and there is no TLS here."""
+    FakeBucket.get_permission = lambda self, action, resource: PermissionResult.NEUTRAL
+
+
 def scaling_targets_have_tags() -> None:
     """Application Auto Scaling's tags."""
     tags: dict[str, dict[str, str]] = {}
@@ -161,6 +178,8 @@ if __name__ == "__main__":
     clusters_are_active()
     clusters_have_users()
     clusters_have_configurations()
+    rules_are_described()
+    buckets_are_open()
     scaling_targets_have_tags()
     services_keep_their_fields()
     main(["-H", "127.0.0.1", "-p", sys.argv[1]])
