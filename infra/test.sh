@@ -26,12 +26,13 @@ trap stop EXIT
 trap 'exit 1' INT TERM
 
 step "what is needed"
+[ -f "${TF_CLI_CONFIG_FILE:-}" ] || export TF_CLI_CONFIG_FILE=/dev/null
 command -v terraform >/dev/null ||
   fail "terraform is missing: install Terraform 1.11 or later (https://developer.hashicorp.com/terraform/install)"
 command -v tflint >/dev/null && [ -x "$python" ] ||
   fail "TFLint or moto is missing: run integration-tests/install.sh"
-terraform version | head -1
-tflint --version | head -1
+terraform version -json | "$python" -c 'import json, sys; print("Terraform", json.load(sys.stdin)["terraform_version"])'
+tflint --version
 
 # The work is done in a copy, with the examples that the catalog is deployed from, so that files can be changed.
 mkdir "$work/examples"
@@ -41,11 +42,10 @@ cd "$work/infra"
 
 # Credentials of nobody, for an API that asks for none; and no settings of the user's that lead elsewhere.
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export AWS_ENDPOINT_URL="http://127.0.0.1:$port" AWS_REGION=eu-west-1 AWS_ACCESS_KEY_ID=none AWS_SECRET_ACCESS_KEY=none \
+export AWS_ENDPOINT_URL="http://127.0.0.1:$port" AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1 AWS_ACCESS_KEY_ID=none AWS_SECRET_ACCESS_KEY=none \
   AWS_EC2_METADATA_DISABLED=true AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_MAX_ATTEMPTS=2 \
   CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1 TF_INPUT=0 TF_CLI_ARGS=-no-color
 unset AWS_PROFILE AWS_SESSION_TOKEN TF_WORKSPACE TF_DATA_DIR TF_PLUGIN_CACHE_DIR
-[ -f "${TF_CLI_CONFIG_FILE:-}" ] || export TF_CLI_CONFIG_FILE=/dev/null
 
 # A provider that lies on this machine is taken from there; otherwise Terraform looks where it always does.
 if [ -z "${TF_PLUGIN_DIR:-}" ]; then
@@ -61,7 +61,7 @@ tf() {
   shift
   log=$(mktemp "$work/$module.XXXXXX.log")
   terraform -chdir="$module" "$@" >"$log" 2>&1 || { echo "terraform $* in $module:" >&2; cat "$log" >&2; return 1; }
-  grep -E '^(Apply complete|Destroy complete|Success)' "$log" | sed "s/^/$module: /" || true
+  grep -E '^(Apply complete|Destroy complete|Success! [T0-9])' "$log" | sed "s/^/$module: /" || true
 }
 
 # Runs a function for each of some modules at once, and fails if one of them does.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the tests need: a JDK and Maven, and with them Apache Kafka; a Python environment with clients and
-# engines that are not ours; and for infra/test.sh an AWS API and a linter, and where to get Terraform. Everything is kept in the cache folder, so that a second time costs nothing.
+# engines that are not ours; and for infra/test.sh an AWS API and a linter. (Terraform itself it only asks for.)
+# Everything is kept in the cache folder, so that a second time costs nothing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/lamina"

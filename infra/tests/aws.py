@@ -16,7 +16,7 @@ from moto.ecs.models import Service
 from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.kafka import models as kafka
 from moto.kafka import urls as kafka_urls
-from moto.kafka.exceptions import NotFoundException
+from moto.kafka.exceptions import BadRequestException, NotFoundException
 from moto.kafka.responses import KafkaResponse
 from moto.iam.access_control import PermissionResult
 from moto.s3.models import FakeBucket
@@ -84,7 +84,7 @@ def clusters_have_configurations() -> None:
     def find(self):
         arn = unquote(self.parsed_url.path.split("/configurations/")[-1].split("/revisions")[0])
         if arn not in configurations:
-            raise NotFoundException(arn)
+            raise BadRequestException("Configuration ARN does not exist")
         return configurations[arn]
 
     def create_configuration(self):
