@@ -113,6 +113,9 @@ terraform fmt -check -diff -recursive
 step "lint"
 for module in "${modules[@]}" modules/layer; do tflint --chdir="$module" --config="$PWD/.tflint.hcl" --no-color; done
 
+step "tables of inputs and outputs"
+"$python" tests/readme.py --check "${modules[@]}"
+
 step "an AWS API on 127.0.0.1:$port"
 MOTO_ECS_SERVICE_RUNNING=1 "$python" tests/aws.py "$port" >"$work/api.log" 2>&1 &
 api=$!
@@ -148,6 +151,9 @@ certificate=$("$python" -c 'import boto3; print(boto3.client("acm").request_cert
 sed -i.bak "s|^certificate_arn *=.*|certificate_arn = \"$certificate\"|" serving-layer/examples/development.tfvars
 each apply "${layers[@]}"
 each unchanged "${modules[@]}"
+mkdir "$work/policies"
+for layer in "${layers[@]}"; do terraform -chdir="$layer" output -json policies >"$work/policies/$layer.json"; done
+"$python" tests/applied.py "$work/policies" || fail "what was applied is not what it should be"
 if [ -n "${LAMINA_TASKS_OUT:-}" ]; then
   mkdir -p "$LAMINA_TASKS_OUT"
   for layer in "${layers[@]}"; do terraform -chdir="$layer" output -json tasks >"$LAMINA_TASKS_OUT/$layer.json"; done
