@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the tests need: a JDK and Maven, and with them Apache Kafka; a Python environment with clients and
-# engines that are not ours. Everything is kept in the cache folder, so that a second time costs nothing.
+# engines that are not ours; and for infra/test.sh an AWS API and a linter. (Terraform itself it only asks for.)
+# Everything is kept in the cache folder, so that a second time costs nothing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/lamina"
@@ -31,3 +32,20 @@ if [ ! -f "$python/complete" ]; then
   "$python/bin/pip" install --quiet --disable-pip-version-check deltalake polars duckdb pyarrow confluent-kafka
   touch "$python/complete"
 fi
+
+aws="$cache/aws"
+if [ ! -f "$aws/complete" ]; then
+  python3 -m venv "$aws"
+  "$aws/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.2.5'
+  touch "$aws/complete"
+fi
+
+if ! command -v tflint >/dev/null && [ ! -x "$cache/bin/tflint" ]; then
+  command -v go >/dev/null || { echo "the tests need TFLint 0.60 or later, or Go to build it with" >&2; exit 1; }
+  GOBIN="$cache/bin" CGO_ENABLED=0 go install -trimpath -ldflags='-s -w' github.com/terraform-linters/tflint@v0.64.0
+fi
+
+command -v terraform >/dev/null || {
+  echo "the tests need Terraform 1.11 or later: see https://developer.hashicorp.com/terraform/install" >&2
+  exit 1
+}
