@@ -121,8 +121,9 @@ impl Following {
                 }
             }
         }
-        if let Some(announced) = announced {
+        if let Some(mut announced) = announced {
             self.announced_at = Some(Instant::now());
+            announced.retain(|view, _| self.views.contains_key(view));
             // Nobody listens any more: the next look sees that.
             let _ = updates.send(Update::Announced(announced)).await;
         }
