@@ -156,7 +156,8 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 fn run(what: What) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let stack = serving_layer::engine::STACK_BYTES;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(stack).build()?;
     // Recomputes have threads of their own: the system then shares the processors between them and the queries.
     let compute = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("lamina-compute").build()?;
     let handle = compute.handle().clone();

@@ -32,6 +32,9 @@ mod stop;
 
 pub(crate) use stop::{Stop, StopOnDrop};
 
+/// Threads that run queries need so much stack, for the deepest query that is taken. Only what is used of it costs.
+pub const STACK_BYTES: usize = 16 << 20;
+
 /// What the engine is started with.
 #[derive(Debug)]
 pub struct Context {
