@@ -23,6 +23,9 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What is logged unless told.
 pub const LOG: &str = "warn,common=info,batch_layer=info,speed_layer=info,serving_layer=info,lamina=info,rdkafka=error";
 
+/// Threads that run queries need so much stack, for the deepest query that is taken. Only what is used of it costs.
+pub const STACK_BYTES: usize = 16 << 20;
+
 /// How a layer that runs apart is started.
 #[derive(Debug, clap::Parser)]
 #[command(version, max_term_width = 100)]
@@ -64,7 +67,7 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     let done = (|| {
-        let runtime = Builder::new_multi_thread().enable_all().build()?;
+        let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build()?;
         let compute = Builder::new_multi_thread().enable_all().thread_name("lamina-compute").build()?;
         let done = runtime.block_on(work(Runtimes { compute: compute.handle().clone() }));
         compute.shutdown_background();

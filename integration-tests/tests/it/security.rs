@@ -327,8 +327,14 @@ enum End {
     Harmless,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn hostile_sql_is_refused_or_stopped_and_the_server_unharmed() {
+#[test]
+fn hostile_sql_is_refused_or_stopped_and_the_server_unharmed() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_stack_size(common::process::STACK_BYTES).build().unwrap();
+    runtime.block_on(async { tokio::spawn(hostile_sql()).await.unwrap() });
+}
+
+async fn hostile_sql() {
     use End::{Harmless, Refused, Stopped};
     let time = Duration::from_secs(2);
     let limits = Limits { time, rows: 100_000, bytes: bytesize::ByteSize::mib(4), ..Limits::default() };
@@ -411,7 +417,7 @@ async fn hostile_sql_is_refused_or_stopped_and_the_server_unharmed() {
     }
     cases.push((nested("CASE WHEN true THEN ", " END"), Refused));
     // As deep as is allowed, and deeper.
-    for (count, end) in [(1_950, Harmless), (60_000, Refused)] {
+    for (count, end) in [(480, Harmless), (60_000, Refused)] {
         cases.extend([
             (format!("SELECT {}", many("1", "+", count)), end),
             (format!("SELECT {} FROM per_sale", many("id", "+", count)), end),
@@ -427,7 +433,7 @@ async fn hostile_sql_is_refused_or_stopped_and_the_server_unharmed() {
             (format!("SELECT id{} FROM per_sale", "::text::bigint".repeat(count / 4)), end),
             (format!("SELECT id{} FROM per_sale", " IS NULL".repeat(count / 2)), end),
             (format!("SELECT [1]{}", "[1]".repeat(count - 2)), end),
-            (format!("SELECT {} FROM per_sale", many("id", ",", count)), end),
+            (format!("SELECT {} FROM per_sale", many("id", ",", count)), Harmless),
             (format!("SELECT 'a'{}", " || 'a'".repeat(count)), end),
             (format!("SELECT {}", many("a", ".", count)), Refused),
         ]);
