@@ -18,7 +18,7 @@ use super::{
     floors::Floors,
     report::{line, rate},
 };
-use crate::{sandbox::process::Lamina, workload::Sales};
+use crate::{sandbox::process::Program, workload::Sales};
 
 /// Partitions of the topic.
 const PARTITIONS: i32 = 4;
@@ -80,9 +80,9 @@ fn own_cpu() -> Result<Duration> {
 }
 
 /// Runs a process over the whole topic and says what it used.
-pub async fn run(port: u16, arguments: &[&str], output: &Path, events: u64, floors: &Floors) -> Result<Lamina> {
+pub async fn run(port: u16, arguments: &[&str], output: &Path, events: u64, floors: &Floors) -> Result<Program> {
     let began = Instant::now();
-    let lamina = Lamina::up(port, arguments, output).await?;
+    let lamina = Program::lamina(port, arguments, output).await?;
     wait_archived(&lamina, events, Duration::from_secs(300)).await?;
     let (time, cpu, memory) = (began.elapsed(), lamina.cpu()?, lamina.memory()?);
     let share = floors.sum().as_secs_f64() / cpu.as_secs_f64() * 100.0;
@@ -94,7 +94,7 @@ pub async fn run(port: u16, arguments: &[&str], output: &Path, events: u64, floo
 }
 
 /// Waits until the master has all events and every view's head has come to the log's end.
-pub async fn wait_archived(lamina: &Lamina, events: u64, within: Duration) -> Result<()> {
+pub async fn wait_archived(lamina: &Program, events: u64, within: Duration) -> Result<()> {
     let deadline = Instant::now() + within;
     loop {
         let dataset: Value = reqwest::get(format!("{}/v1/datasets/sales", lamina.url)).await?.json().await?;
@@ -110,10 +110,10 @@ pub async fn wait_archived(lamina: &Lamina, events: u64, within: Duration) -> Re
 }
 
 /// How long a killed process takes until every view can be answered again.
-pub async fn rebuild(lamina: Lamina, port: u16, arguments: &[&str], output: &Path) -> Result<Lamina> {
+pub async fn rebuild(lamina: Program, port: u16, arguments: &[&str], output: &Path) -> Result<Program> {
     lamina.kill()?;
     let began = Instant::now();
-    let lamina = Lamina::up(port, arguments, output).await?;
+    let lamina = Program::lamina(port, arguments, output).await?;
     let ready = format!("{}/readyz", lamina.url);
     while !reqwest::get(&ready).await?.status().is_success() {
         ensure!(began.elapsed() < Duration::from_secs(120), "it does not become ready");

@@ -1,4 +1,4 @@
-//! A Lamina process and what it uses.
+//! A process of Lamina's and what it uses.
 
 use std::{
     path::Path,
@@ -10,33 +10,40 @@ use anyhow::{Context, Result, bail};
 
 use super::s3::binary;
 
-/// A running `lamina`, ended when dropped.
+/// A running program, ended when dropped.
 #[derive(Debug)]
-pub struct Lamina {
+pub struct Program {
+    name: String,
     child: Child,
     /// Where it answers.
     pub url: String,
 }
 
-impl Lamina {
+impl Program {
     /// Starts `lamina up` with more arguments, its output in a file, and waits until it answers.
-    pub async fn up(port: u16, arguments: &[&str], output: &Path) -> Result<Self> {
-        let log = std::fs::File::options().create(true).append(true).open(output)?;
-        let listen = format!("127.0.0.1:{port}");
-        let child = Command::new(binary("lamina")?)
-            .args(["up", "--listen", &listen])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("start lamina")?;
-        let mut lamina = Self { child, url: format!("http://{listen}") };
+    pub async fn lamina(port: u16, arguments: &[&str], output: &Path) -> Result<Self> {
+        let mut lamina = Self::start("lamina", port, &[&["up"], arguments].concat(), output)?;
         lamina.answers(output).await?;
         Ok(lamina)
     }
 
-    async fn answers(&mut self, output: &Path) -> Result<()> {
+    /// Starts one of Lamina's programs at a port, its output in a file.
+    pub fn start(name: &str, port: u16, arguments: &[&str], output: &Path) -> Result<Self> {
+        let log = std::fs::File::options().create(true).append(true).open(output)?;
+        let listen = format!("127.0.0.1:{port}");
+        let child = Command::new(binary(name)?)
+            .args(arguments)
+            .args(["--listen", &listen])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        Ok(Self { name: name.to_owned(), child, url: format!("http://{listen}") })
+    }
+
+    /// Waits until it answers.
+    pub async fn answers(&mut self, output: &Path) -> Result<()> {
         let deadline = std::time::Instant::now() + Duration::from_secs(120);
         let health = format!("{}/healthz", self.url);
         loop {
@@ -44,10 +51,10 @@ impl Lamina {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("lamina ended with {status}:\n{}", std::fs::read_to_string(output).unwrap_or_default());
+                bail!("{} ended with {status}:\n{}", self.name, std::fs::read_to_string(output).unwrap_or_default());
             }
             if std::time::Instant::now() > deadline {
-                bail!("lamina does not answer:\n{}", std::fs::read_to_string(output).unwrap_or_default());
+                bail!("{} does not answer:\n{}", self.name, std::fs::read_to_string(output).unwrap_or_default());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -87,14 +94,14 @@ impl Lamina {
                 return Ok(status.success());
             }
             if std::time::Instant::now() > deadline {
-                bail!("lamina does not stop");
+                bail!("{} does not stop", self.name);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-impl Drop for Lamina {
+impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

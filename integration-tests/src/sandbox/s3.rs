@@ -113,6 +113,13 @@ impl S3 {
         format!("s3://{BUCKET}/{prefix}")
     }
 
+    /// Lamina's settings for this store and a Kafka at `brokers`.
+    pub fn settings(&self, brokers: &str) -> String {
+        let options: Vec<String> = self.options().iter().map(|(name, value)| format!("{name} = '{value}'")).collect();
+        let (url, options) = (self.url("lamina"), options.join(", "));
+        format!("[log]\nkafka = '{brokers}'\n[store]\nurl = '{url}'\noptions = {{ {options} }}\n")
+    }
+
     /// What a client must know, as `object_store` names it.
     pub fn options(&self) -> BTreeMap<String, String> {
         let options = [

@@ -8,6 +8,7 @@
     reason = "a test says what is wrong by failing"
 )]
 
+mod apart;
 mod batch;
 mod kafka;
 mod merge;
