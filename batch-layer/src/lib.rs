@@ -19,6 +19,7 @@ use common::{
 };
 
 mod appender;
+pub mod lost;
 mod maintenance;
 pub mod metrics;
 mod pinned;

@@ -183,7 +183,7 @@ pub enum Error {
     )]
     Compacted { topic: String },
     #[error(
-        "the log of `{topic}` partition {partition} starts at {start}, above {wanted}: events from {wanted} on have expired before they were archived"
+        "the log of `{topic}` partition {partition} starts at {start}, above {wanted}: events from {wanted} on have expired before they were archived; `lamina record-lost` shows and records what is lost, and the line goes on behind it"
     )]
     Expired { topic: String, partition: Partition, wanted: Offset, start: Offset },
     #[error("the log of `{topic}` partition {partition} ends at {end}, below {wanted}: it was truncated or recreated")]

@@ -40,6 +40,21 @@ pub async fn kafka(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Kafka,
     Ok(Kafka::connect(brokers, &settings.log.settings, clock.clone()).await?)
 }
 
+/// The name of whoever keeps its things in the data folder: made once, and another one in every other folder.
+pub fn instance(settings: &Settings) -> std::io::Result<String> {
+    let file = settings.data.join("instance");
+    match std::fs::read_to_string(&file) {
+        Ok(known) if !known.trim().is_empty() => return Ok(known.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    std::fs::create_dir_all(&settings.data)?;
+    let new = uuid::Uuid::new_v4().to_string();
+    std::fs::write(file, &new)?;
+    Ok(new)
+}
+
 /// Does something until it succeeds, for what another layer brings about.
 pub async fn until_there<T, F>(what: &str, mut look: impl FnMut() -> F) -> Result<T, Failure>
 where

@@ -69,7 +69,7 @@ pub async fn start(
         supervisor: supervisor.clone(),
         registry: registry.clone(),
         compute,
-        settings: batch_layer::Settings::of(settings, settings.data.display().to_string()),
+        settings: batch_layer::Settings::of(settings, resources::instance(settings)?),
     })
     .await?;
     let speed = SpeedLayer::start(speed_layer::Context {

@@ -3,9 +3,10 @@
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
+use batch_layer::lost;
 use clap::{Parser, Subcommand};
 use common::{
-    process,
+    process, resources,
     settings::{Flags, Settings},
     supervisor::Supervisor,
 };
@@ -91,6 +92,17 @@ enum What {
         #[command(flatten)]
         server: Server,
     },
+    /// Show which events expired in the log before they were archived, and record them as lost: Lamina then goes on
+    /// behind them. Stop it first.
+    RecordLost {
+        /// Which dataset.
+        dataset: String,
+        /// Record them. Without this they are only shown.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Say how everything stands.
     Status {
         #[command(flatten)]
@@ -148,6 +160,7 @@ async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process:
                 let catalog = check::load(std::path::Path::new(&settings.catalog))?;
                 up(settings, catalog, None, compute).await
             }
+            What::RecordLost { dataset, yes, flags } => record_lost(&dataset, yes, &flags).await,
             What::Check { dir, sample, dataset } => checked(&dir, sample, dataset.as_deref()),
             What::Ingest { file, dataset, server } => {
                 let (accepted, frontier) = server.client().ingest(&file, dataset.as_deref()).await?;
@@ -209,6 +222,29 @@ async fn up(
     let stopped = supervisor.wait().await;
     drop(running);
     stopped.map_err(anyhow::Error::msg).context("Lamina had to stop")
+}
+
+async fn record_lost(dataset: &str, yes: bool, flags: &Flags) -> Result<()> {
+    let settings = Settings::read(flags).map_err(|error| anyhow::anyhow!("settings: {error}"))?;
+    let catalog = check::load(std::path::Path::new(&settings.catalog))?;
+    let dataset = check::dataset(&catalog, Some(dataset))?;
+    let clock: std::sync::Arc<dyn common::clock::Clock> = std::sync::Arc::new(common::clock::System);
+    let storage = resources::storage(&settings).await.map_err(anyhow::Error::from_boxed)?;
+    let log = resources::log(&settings, &clock).await.map_err(anyhow::Error::from_boxed)?;
+    let lost = match yes {
+        true => lost::record(&storage, log.as_ref(), &dataset, clock.as_ref()).await?,
+        false => lost::find(&storage, log.as_ref(), &dataset).await?,
+    };
+    let mut out = std::io::stdout();
+    for lost::Lost { partition, from, to } in &lost {
+        writeln!(out, "partition {partition}: offsets {from} to {} are lost", to - 1)?;
+    }
+    match (lost.is_empty(), yes) {
+        (true, _) => writeln!(out, "nothing of `{}` is lost", dataset.name)?,
+        (false, true) => writeln!(out, "recorded: `{}` goes on behind them", dataset.name)?,
+        (false, false) => writeln!(out, "run it again with --yes to go on without them")?,
+    }
+    Ok(())
 }
 
 fn checked(dir: &std::path::Path, sample: Option<PathBuf>, dataset: Option<&str>) -> Result<()> {

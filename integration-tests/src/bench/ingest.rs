@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -51,6 +52,28 @@ pub fn produce(brokers: &str, events: u64) -> Result<()> {
     Ok(())
 }
 
+/// Produces so many events a second until it is told to stop, and counts them.
+pub fn feed(brokers: &str, rate: u64, stop: &AtomicBool, fed: &AtomicU64) -> Result<()> {
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("linger.ms", "5").create()?;
+    let (mut sales, mut buffer) = (Sales::new(9, 1 << 40, 1_000_000), Vec::new());
+    let began = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let due = u64::try_from(began.elapsed().as_micros())? * rate / 1_000_000;
+        for event in fed.load(Ordering::Relaxed)..due {
+            buffer.clear();
+            sales.write(&mut buffer);
+            let partition = i32::try_from(event / 100 % 4)? % PARTITIONS;
+            let record = BaseRecord::<(), [u8]>::to("sales").partition(partition).payload(&buffer);
+            producer.send(record).map_err(|(error, _)| error)?;
+            fed.fetch_add(1, Ordering::Relaxed);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    producer.flush(Duration::from_secs(60))?;
+    Ok(())
+}
+
 /// The floor of consuming: every message of the topic, on one thread, and nothing done with it.
 pub fn consume(brokers: &str, events: u64) -> Result<Duration> {
     let consumer: BaseConsumer =
@@ -79,8 +102,8 @@ fn own_cpu() -> Result<Duration> {
     Ok(Duration::from_millis((fields[11].parse::<u64>()? + fields[12].parse::<u64>()?) * 10))
 }
 
-/// Runs a process over the whole topic and says what it used.
-pub async fn run(port: u16, arguments: &[&str], output: &Path, events: u64, floors: &Floors) -> Result<Program> {
+/// Runs a process over the whole topic and says what it used. Gives how many events a second it took, too.
+pub async fn run(port: u16, arguments: &[&str], output: &Path, events: u64, floors: &Floors) -> Result<(Program, u64)> {
     let began = Instant::now();
     let lamina = Program::lamina(port, arguments, output).await?;
     wait_archived(&lamina, events, Duration::from_secs(300)).await?;
@@ -90,7 +113,7 @@ pub async fn run(port: u16, arguments: &[&str], output: &Path, events: u64, floo
     line("ingest, events a CPU second", &rate(events, cpu), "250000");
     line("ingest, share of the floors", &format!("{share:.0}%"), "60%");
     line("memory after ingest", &format!("{} MiB", memory >> 20), "");
-    Ok(lamina)
+    Ok((lamina, events * 1000 / u64::try_from(time.as_millis())?.max(1)))
 }
 
 /// Waits until the master has all events and every view's head has come to the log's end.

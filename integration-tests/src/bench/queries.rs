@@ -112,20 +112,37 @@ async fn send(client: &reqwest::Client, url: &str, body: String) -> Result<Value
     Ok(body)
 }
 
-/// From sending an event to an answer that has it in. While `load` events a second are sent as well, 0 for none.
-pub async fn freshness(url: &str, name: &str, load: u64, aim: &str) -> Result<()> {
+/// What goes on beside the events whose freshness is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside<'a> {
+    /// Nothing.
+    Nothing,
+    /// So many events a second, straight into Kafka at the brokers.
+    Load(&'a str, u64),
+    /// The same, and recomputes one after the other.
+    LoadAndRecomputes(&'a str, u64),
+}
+
+/// From sending an event over HTTP to an answer that has it in.
+pub async fn freshness(url: &str, name: &str, beside: Beside<'_>, aim: &str) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
-    let sent = Arc::new(AtomicU64::new(0));
-    let loading = (load > 0).then(|| {
-        let (url, stop, sent) = (url.to_owned(), stop.clone(), sent.clone());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move { feed(&url, load, &stop, &sent).await });
-        tasks
-    });
+    let (fed, recomputed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut tasks = JoinSet::new();
+    if let Beside::Load(brokers, rate) | Beside::LoadAndRecomputes(brokers, rate) = beside {
+        let (brokers, stop, fed) = (brokers.to_owned(), stop.clone(), fed.clone());
+        tasks.spawn_blocking(move || super::ingest::feed(&brokers, rate, &stop, &fed));
+    }
+    if let Beside::LoadAndRecomputes(..) = beside {
+        let (url, stop, recomputed) = (url.to_owned(), stop.clone(), recomputed.clone());
+        tasks.spawn(async move { recompute_again_and_again(&url, &stop, &recomputed).await });
+    }
+    if beside != Beside::Nothing {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
     let client = reqwest::Client::new();
     let mut taken = Vec::new();
-    let began = Instant::now();
-    while taken.len() < 200 && began.elapsed() < Duration::from_secs(20) {
+    let (began, fed_before) = (Instant::now(), fed.load(Ordering::Relaxed));
+    while began.elapsed() < Duration::from_secs(15) {
         let sending = Instant::now();
         let sent = send(&client, url, event(7).to_string()).await?;
         let body = json!({"sql": "SELECT orders FROM a WHERE product_id = 7", "min_position": sent["frontier"]});
@@ -136,30 +153,38 @@ pub async fn freshness(url: &str, name: &str, load: u64, aim: &str) -> Result<()
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let time = began.elapsed();
+    #[allow(clippy::cast_precision_loss, reason = "for people to read")]
+    let rate = (fed.load(Ordering::Relaxed) - fed_before) as f64 / time.as_secs_f64();
     stop.store(true, Ordering::Relaxed);
-    if let Some(mut loading) = loading {
-        while let Some(ended) = loading.join_next().await {
-            ended??;
-        }
-        #[allow(clippy::cast_precision_loss, reason = "for people to read")]
-        let rate = sent.load(Ordering::Relaxed) as f64 / time.as_secs_f64();
-        line("  load during the next line", &format!("{rate:.0} events/s"), "");
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    if beside != Beside::Nothing {
+        let recomputes = recomputed.load(Ordering::Relaxed);
+        line("  beside the next line", &format!("{rate:.0} events/s, {recomputes} recomputes"), "");
     }
     line(name, &percentiles(&mut taken), aim);
     Ok(())
 }
 
-/// Sends events over HTTP at a rate, as well as one client can.
-async fn feed(url: &str, rate: u64, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+async fn recompute_again_and_again(url: &str, stop: &AtomicBool, recomputed: &AtomicU64) -> Result<()> {
     let client = reqwest::Client::new();
-    let mut sales = crate::workload::Sales::new(9, 1 << 40, 1_000_000);
-    let mut tick = tokio::time::interval(Duration::from_millis(50));
-    let each = usize::try_from(rate / 20)?;
-    while !stop.load(Ordering::Relaxed) {
-        tick.tick().await;
-        let events: Vec<Vec<u8>> = sales.by_ref().take(each).collect();
-        send(&client, url, String::from_utf8(events.join(&b'\n'))?).await?;
-        sent.fetch_add(each as u64, Ordering::Relaxed);
+    for view in ["a", "b", "c"].iter().cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let response = client.post(format!("{url}/v1/views/{view}/recompute")).send().await?;
+        let job: Value = response.json().await?;
+        let Some(id) = job["id"].as_str() else { continue };
+        let job = loop {
+            let job: Value = client.get(format!("{url}/v1/jobs/{id}")).send().await?.json().await?;
+            if job["state"] == "succeeded" || job["state"] == "failed" {
+                break job;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        ensure!(job["state"] == "succeeded", "{job}");
+        recomputed.fetch_add(u64::from(!job["batch_version"].is_null()), Ordering::Relaxed);
     }
     Ok(())
 }

@@ -5,7 +5,9 @@ use anyhow::Result;
 use clap::Parser;
 use integration_tests::{
     bench::{
-        catalog, floors, ingest, queries, recompute,
+        catalog, floors, ingest,
+        queries::{self, Beside},
+        recompute,
         report::{heading, line, rate},
     },
     sandbox::{kafka::Kafka, process::free_port},
@@ -52,7 +54,7 @@ async fn main() -> Result<()> {
     let (catalog_text, data_text) = (catalog_folder.display().to_string(), data.display().to_string());
     let arguments = ["--catalog", &catalog_text, "--data", &data_text, "--kafka", &brokers];
     let (port, output) = (free_port()?, folder.path().join("output"));
-    let lamina = ingest::run(port, &arguments, &output, events, &floors).await?;
+    let (lamina, full_load) = ingest::run(port, &arguments, &output, events, &floors).await?;
     let lamina = ingest::rebuild(lamina, port, &arguments, &output).await?;
 
     heading("Recompute");
@@ -69,8 +71,11 @@ async fn main() -> Result<()> {
     line("memory", &format!("{} MiB", lamina.memory()? >> 20), "");
 
     heading("Freshness: from sending an event over HTTP to an answer that has it in");
-    queries::freshness(&lamina.url, "idle", 0, "p99 20 ms").await?;
-    queries::freshness(&lamina.url, "under load", 60_000, "p99 100 ms").await?;
+    let half = full_load / 2;
+    queries::freshness(&lamina.url, "idle", Beside::Nothing, "p99 20 ms").await?;
+    queries::freshness(&lamina.url, "at half of full load", Beside::Load(&brokers, half), "p99 100 ms").await?;
+    let both = Beside::LoadAndRecomputes(&brokers, half);
+    queries::freshness(&lamina.url, "and with recomputes running", both, "").await?;
     Ok(())
 }
 

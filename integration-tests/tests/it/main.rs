@@ -11,6 +11,7 @@
 mod apart;
 mod batch;
 mod kafka;
+mod lost;
 mod merge;
 mod security;
 mod simulation;
