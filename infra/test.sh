@@ -139,17 +139,22 @@ step "init and validate"
 each init "${modules[@]}"
 each validate "${modules[@]}"
 
-# Much of applying the foundation is waiting, which the modules' tests can fill.
-step "the modules' tests; meanwhile, apply the foundation"
+# Much of applying is waiting, which the modules' tests can fill.
+step "apply the foundation; meanwhile, tests of it and of the batch layer"
 apply foundation &
-foundation=$!
-each unit "${modules[@]}"
-wait "$foundation"
+applying=$!
+each unit foundation batch-layer
+wait "$applying"
 
-step "apply the layers, all three at once"
+step "apply the layers, all three at once; meanwhile, tests of the two others"
 certificate=$("$python" -c 'import boto3; print(boto3.client("acm").request_certificate(DomainName="lamina.example")["CertificateArn"])')
 sed -i.bak "s|^certificate_arn *=.*|certificate_arn = \"$certificate\"|" serving-layer/examples/development.tfvars
-each apply "${layers[@]}"
+each apply "${layers[@]}" &
+applying=$!
+each unit speed-layer serving-layer
+wait "$applying"
+
+step "every plan shows nothing"
 each unchanged "${modules[@]}"
 mkdir "$work/policies"
 for layer in "${layers[@]}"; do terraform -chdir="$layer" output -json policies >"$work/policies/$layer.json"; done

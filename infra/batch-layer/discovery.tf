@@ -12,4 +12,9 @@ resource "aws_service_discovery_service" "this" {
       ttl  = 10
     }
   }
+
+  # With this, ECS tells whether a task's own health check passes, and only those that do are found.
+  health_check_custom_config {
+    failure_threshold = 1
+  }
 }

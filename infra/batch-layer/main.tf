@@ -37,7 +37,6 @@ module "layer" {
   stop_seconds = 110
 
   writes = true
-  listed = concat(local.written, ["definitions"])
   statements = [
     { sid = "Own", actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"], parts = local.written },
     { sid = "Definitions", actions = ["s3:GetObject"], parts = ["definitions"] },

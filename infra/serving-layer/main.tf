@@ -35,6 +35,5 @@ module "layer" {
   deployment    = { minimum = 100, maximum = 200 }
   grace_seconds = 300
 
-  listed     = ["catalog", "master", "dead_letters", "views", "jobs"]
   statements = [{ sid = "Read", actions = ["s3:GetObject"], parts = ["catalog", "master", "dead_letters", "views", "jobs"] }]
 }

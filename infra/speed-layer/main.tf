@@ -30,6 +30,5 @@ module "layer" {
   grace_seconds = 300
 
   # It writes nothing: its state is made again from the master dataset and the log.
-  listed     = ["catalog", "master", "views", "jobs"]
   statements = [{ sid = "Read", actions = ["s3:GetObject"], parts = ["catalog", "master", "views", "jobs"] }]
 }

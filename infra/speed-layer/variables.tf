@@ -110,7 +110,7 @@ variable "tasks" {
     minimum = number
     maximum = number
   })
-  default = { minimum = 1, maximum = 4 }
+  default = { minimum = 1, maximum = 2 }
 
   validation {
     condition     = var.tasks.minimum >= 1 && var.tasks.minimum <= var.tasks.maximum && floor(var.tasks.minimum) == var.tasks.minimum && floor(var.tasks.maximum) == var.tasks.maximum
@@ -118,8 +118,8 @@ variable "tasks" {
   }
 
   validation {
-    condition     = var.tasks.maximum * length(var.groups) <= 8
-    error_message = "All groups together may have 8 tasks: an answer of AWS Cloud Map's DNS has no more addresses, and who is not found is not asked."
+    condition     = var.tasks.maximum * (length(var.groups) + 1) <= 8
+    error_message = "All groups together, and one of them twice while it is upgraded, may have 8 tasks: an answer of AWS Cloud Map's DNS has no more addresses, and who is not found is not asked. Take larger tasks."
   }
 }
 

@@ -69,16 +69,12 @@ resource "aws_iam_role" "task" {
 }
 
 data "aws_iam_policy_document" "task" {
+  # Of the whole bucket, which holds nothing but the store: where a role may list some parts only, Amazon S3 answers for
+  # an object that is not there that it is forbidden, and Delta's readers need to hear that it is not there.
   statement {
     sid       = "List"
     actions   = ["s3:ListBucket"]
     resources = [local.foundation.store.bucket_arn]
-
-    condition {
-      test     = "StringLike"
-      variable = "s3:prefix"
-      values   = [for part in var.listed : "${local.foundation.store.prefix}/${part}/*"]
-    }
   }
 
   dynamic "statement" {

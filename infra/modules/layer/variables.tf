@@ -64,11 +64,6 @@ variable "statements" {
   }))
 }
 
-variable "listed" {
-  description = "Parts of the store that the tasks may list."
-  type        = list(string)
-}
-
 variable "writes" {
   description = "Whether the tasks may encrypt with the store's key: only who writes needs to."
   type        = bool

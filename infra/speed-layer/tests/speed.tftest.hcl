@@ -59,7 +59,7 @@ run "a_service_for_each_group" {
   }
 
   assert {
-    condition     = alltrue([for task in output.tasks : contains(task.environment, { name = "LAMINA_SPEED__MEMORY", value = "11468MiB" })])
+    condition     = alltrue([for task in output.tasks : contains(task.environment, { name = "LAMINA_SPEED__MEMORY", value = "21504MiB" })])
     error_message = "The memory is not the share of the task's."
   }
 

@@ -124,7 +124,7 @@ run "refuses_5" {
 
   variables {
     # refuses more tasks than dns answers
-    tasks = { minimum = 2, maximum = 5 }
+    tasks = { minimum = 2, maximum = 3 }
   }
 
   expect_failures = [var.tasks]
