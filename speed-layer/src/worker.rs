@@ -100,6 +100,12 @@ impl Worker {
                 backoff = Duration::from_millis(100);
             }
             let reason = chain(&error);
+            // No failure: the way on.
+            if matches!(error, Error::Behind) {
+                tracing::info!(dataset = self.dataset.name, "speed layer: {reason}");
+                self.shared.stopped(Some(reason));
+                continue;
+            }
             tracing::warn!(dataset = self.dataset.name, "speed layer: {reason}; trying again in {backoff:?}");
             self.shared.stopped(Some(reason));
             tokio::select! {
