@@ -10,6 +10,8 @@ step "format"
 cargo fmt --all --check
 step "lint"
 cargo clippy --locked --workspace --all-targets -- -D warnings
+step "metrics"
+infra/check-metrics.sh
 step "documents"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 step "tests"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the tests need: a JDK and Maven, and with them Apache Kafka; a Python environment with clients and
-# engines that are not ours. Everything is kept in the cache folder, so that a second time costs nothing.
+# engines that are not ours; and for infra/test.sh an AWS API and a linter. (Terraform itself it only asks for.)
+# Everything is kept in the cache folder, so that a second time costs nothing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/lamina"
@@ -9,12 +10,12 @@ mkdir -p "$cache"
 missing=()
 command -v java >/dev/null || missing+=(default-jdk-headless)
 command -v mvn >/dev/null || missing+=(maven)
-command -v cmake >/dev/null || true
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
   else
-    echo "the tests need a JDK (17 or later) and Maven: install ${missing[*]} (Debian) or your system's packages for them" >&2
+    echo "the tests need a JDK (17 or later), Maven, and Python 3 with venv: install ${missing[*]} (Debian) or your system's packages for them" >&2
     exit 1
   fi
 fi
@@ -27,8 +28,24 @@ fi
 
 python="$cache/python"
 if [ ! -f "$python/complete" ]; then
-  command -v python3 >/dev/null || { echo "the tests need Python 3.10 or later with venv" >&2; exit 1; }
   python3 -m venv "$python"
   "$python/bin/pip" install --quiet --disable-pip-version-check deltalake polars duckdb pyarrow confluent-kafka
   touch "$python/complete"
 fi
+
+aws="$cache/aws"
+if [ ! -f "$aws/complete" ]; then
+  python3 -m venv "$aws"
+  "$aws/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.2.5'
+  touch "$aws/complete"
+fi
+
+if ! command -v tflint >/dev/null && [ ! -x "$cache/bin/tflint" ]; then
+  command -v go >/dev/null || { echo "the tests need TFLint 0.60 or later, or Go to build it with" >&2; exit 1; }
+  GOBIN="$cache/bin" CGO_ENABLED=0 go install -trimpath -ldflags='-s -w' github.com/terraform-linters/tflint@v0.64.0
+fi
+
+command -v terraform >/dev/null || {
+  echo "the tests need Terraform 1.11 or later: see https://developer.hashicorp.com/terraform/install" >&2
+  exit 1
+}

@@ -5,7 +5,7 @@
 //! where they stand still the same files are committed again, where they have moved the batch is dropped and the
 //! appender goes on from there. Nothing is ever sent again blindly.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use common::{
     catalog::Dataset,
@@ -32,6 +32,8 @@ use batch::Batch;
 
 const POLL_RECORDS: usize = 131_072;
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// How often it is told how far behind the archive is, while the store keeps it waiting.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// The appender of one dataset.
 pub(crate) struct Appender {
@@ -94,6 +96,7 @@ struct At {
 
 impl Appender {
     pub(crate) fn new(context: Arc<Context>, dataset: Arc<Dataset>, metrics: Metrics) -> Self {
+        metrics.begin(&dataset.name);
         Self { context, dataset, metrics }
     }
 
@@ -148,7 +151,7 @@ impl Appender {
             dead_letters: open(master::dead_letters(storage, name)?, &master::dead_letters_schema()).await?,
         };
         master::verify(log.as_ref(), topic, &places.master.version).await?;
-        let reader = log.reader(topic, &places.master.version.frontier).await?;
+        let reader = log.reader(topic, &places.master.version.frontier, None).await?;
         Ok((partitions, places, reader))
     }
 
@@ -174,7 +177,7 @@ impl Appender {
             }
             let is_due = batch.is_due(settings);
             // A commit that failed is known at once, not when the next one is due.
-            if (is_due || at.is_settled()) && at.settle().await? {
+            if (is_due || at.is_settled()) && self.settled(at, reader, &archived).await? {
                 retry.reset();
             }
             if let Some(places) = &at.places {
@@ -184,8 +187,17 @@ impl Appender {
                 let next = Batch::new(batch.end.clone());
                 at.committing = Some(self.commit(places, std::mem::replace(batch, next), partitions));
             }
-            if let Some((end, _)) = reader.end_seen() {
-                self.note_lag(&archived, &end);
+            self.note_lag(&archived, reader);
+        }
+    }
+
+    /// Waits for the commit under way, and tells meanwhile how far behind the archive is. Whether there was one.
+    async fn settled(&self, at: &mut At, reader: &mut dyn Reader, archived: &Frontier) -> Result<bool, Error> {
+        let mut settling = pin!(at.settle());
+        loop {
+            tokio::select! {
+                settled = &mut settling => return settled,
+                () = tokio::time::sleep(NOTE_EVERY) => self.note_lag(archived, reader),
             }
         }
     }
@@ -221,10 +233,25 @@ impl Appender {
         tokio::spawn(async move { commit.run(places, batch).await })
     }
 
-    fn note_lag(&self, archived: &Frontier, end: &Frontier) {
-        let behind: i64 = end.iter().map(|(partition, end)| (end - archived.get(partition)).max(0)).sum();
-        self.metrics.unarchived.with_label_values(&[&self.dataset.name]).set(behind);
+    fn note_lag(&self, archived: &Frontier, reader: &dyn Reader) {
+        let dataset = [self.dataset.name.as_str()];
+        if let Some((end, _)) = reader.end_seen() {
+            self.metrics.unarchived.with_label_values(&dataset).set(unarchived(archived, &end));
+        }
+        if let Some(retained) = reader.start_seen().and_then(|start| retained(archived, &start)) {
+            self.metrics.retained.with_label_values(&dataset).set(retained);
+        }
     }
+}
+
+/// How many offsets of all partitions are not archived.
+fn unarchived(archived: &Frontier, end: &Frontier) -> i64 {
+    end.iter().map(|(partition, end)| (end - archived.get(partition)).max(0)).sum()
+}
+
+/// How many archived offsets the log still has of the partition with the fewest.
+fn retained(archived: &Frontier, start: &Frontier) -> Option<i64> {
+    start.iter().map(|(partition, start)| archived.get(partition) - start).min()
 }
 
 impl Place {
@@ -247,5 +274,24 @@ impl At {
         let places = handle.await.map_err(|source| Error::Died { what: "commits", source })??;
         self.places = Some(places);
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_summed_and_the_margin_is_the_smallest() {
+        let frontier = |next: [i64; 2]| Frontier::from_iter([(0, next[0]), (1, next[1])]);
+        let check = |archived, start, end, expected: (i64, i64)| {
+            let (archived, start, end) = (frontier(archived), frontier(start), frontier(end));
+            assert_eq!((unarchived(&archived, &end), retained(&archived, &start)), (expected.0, Some(expected.1)));
+        };
+        check([10, 20], [4, 0], [11, 22], (3, 6));
+        check([10, 20], [10, 0], [10, 20], (0, 0));
+        // An end that was seen before the last commit is no lag; a start above the frontier is a loss.
+        check([10, 20], [12, 0], [9, 20], (0, -2));
+        assert_eq!(retained(&frontier([1, 1]), &Frontier::default()), None);
     }
 }

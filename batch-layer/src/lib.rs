@@ -13,6 +13,7 @@ use common::{
     jobs::{Job, Kind},
     log::Log,
     operate,
+    settings::bytes,
     storage::Storage,
     supervisor::Supervisor,
 };
@@ -24,6 +25,7 @@ mod pinned;
 mod recompute;
 mod retry;
 mod scheduler;
+pub mod service;
 
 /// What the batch layer is started with.
 #[derive(Debug)]
@@ -65,6 +67,21 @@ pub struct Settings {
     pub schedule: bool,
     /// Who runs the jobs of this process, by the name of its data folder or host.
     pub owner: String,
+}
+
+impl Settings {
+    /// What the program's settings say; `owner` names the process in job records.
+    pub fn of(settings: &common::settings::Settings, owner: String) -> Self {
+        Self {
+            flush_rows: settings.batch.flush_rows,
+            flush_bytes: bytes(settings.batch.flush_bytes),
+            flush_age: settings.batch.flush_age,
+            memory_bytes: bytes(settings.batch.memory),
+            retention: settings.batch.retention,
+            owner,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Settings {

@@ -14,6 +14,9 @@ pub const COMMIT_SECONDS: &str = "lamina_batch_commit_seconds";
 pub const RESTARTS: &str = "lamina_batch_appender_restarts_total";
 /// Offsets of the log above the master's frontier: what is not archived yet.
 pub const UNARCHIVED: &str = "lamina_batch_unarchived_offsets";
+/// Offsets below the master's frontier that the log still has, of the partition with the fewest: what retention may still
+/// take before it takes what is not archived. Only where the log expires.
+pub const RETAINED: &str = "lamina_batch_retained_offsets";
 /// Recomputes by view and outcome.
 pub const RECOMPUTES: &str = "lamina_batch_recomputes_total";
 /// Time of a recompute, in seconds.
@@ -28,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) commit_seconds: Histogram,
     pub(crate) restarts: IntCounterVec,
     pub(crate) unarchived: IntGaugeVec,
+    pub(crate) retained: IntGaugeVec,
     pub(crate) recomputes: IntCounterVec,
     pub(crate) recompute_seconds: HistogramVec,
 }
@@ -48,9 +52,11 @@ impl Metrics {
         let options = HistogramOpts::new(RECOMPUTE_SECONDS, "Time of a recompute").buckets(buckets);
         let recompute_seconds = HistogramVec::new(options, &["view"])?;
         registry.register(Box::new(recompute_seconds.clone()))?;
-        let unarchived =
-            IntGaugeVec::new(Opts::new(UNARCHIVED, "Offsets of the log above the master's frontier"), &["dataset"])?;
-        registry.register(Box::new(unarchived.clone()))?;
+        let gauge = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["dataset"])?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
         Ok(Self {
             events: counter(EVENTS, "Events archived in the master dataset", &["dataset"])?,
             dead_letters: counter(DEAD_LETTERS, "Events archived as dead letters", &["dataset"])?,
@@ -58,8 +64,16 @@ impl Metrics {
             restarts: counter(RESTARTS, "Times that an appender began again after an error", &["dataset"])?,
             recomputes: counter(RECOMPUTES, "Recomputes by outcome", &["view", "outcome"])?,
             commit_seconds,
-            unarchived,
+            unarchived: gauge(UNARCHIVED, "Offsets of the log above the master's frontier")?,
+            retained: gauge(RETAINED, "Offsets below the master's frontier that the log still has")?,
             recompute_seconds,
         })
+    }
+
+    /// Begins a dataset's counts at 0: whoever looks for an increase would miss one from nothing.
+    pub(crate) fn begin(&self, dataset: &str) {
+        for counter in [&self.events, &self.dead_letters, &self.commits, &self.restarts] {
+            counter.with_label_values(&[dataset]).inc_by(0);
+        }
     }
 }

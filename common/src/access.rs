@@ -196,6 +196,10 @@ pub enum Error {
          (`lamina token new` makes one), or listen at a loopback address, or waive it with `--insecure`"
     )]
     Open { address: SocketAddr },
+    #[error(
+        "could not listen at `{address}`: everyone who reaches it could read all states; set `secret` alike for all          layers (`openssl rand -hex 32` makes one), or listen at a loopback address, or waive it with `--insecure`"
+    )]
+    OpenLayer { address: SocketAddr },
     #[error("could not read the tokens in `{path}`: give the setting `tokens` a file, or the document itself")]
     Read { path: String, source: std::io::Error },
     #[error("could not understand the tokens: {reason}; a line looks like `{EXAMPLE}`")]

@@ -16,6 +16,7 @@ mod faults;
 mod load;
 pub mod near;
 mod options;
+pub mod published;
 mod source;
 mod table;
 mod types;

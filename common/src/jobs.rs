@@ -1,5 +1,7 @@
 //! Records of recomputes, kept in the object store so that they outlive the process.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
 use serde::{Deserialize, Serialize};
@@ -117,13 +119,6 @@ impl Jobs {
         self.read(self.ids().await?.into_iter().take(limit).collect()).await
     }
 
-    /// The cuts that running jobs of a view work towards: its states must stay separable there.
-    pub async fn announced(&self, view: &str) -> Result<Vec<Frontier>, Error> {
-        let jobs = self.list(KEPT).await?;
-        let at_work = |job: &Job| job.view == view && job.state == State::Running;
-        Ok(jobs.into_iter().filter(at_work).filter_map(|job| job.cut).collect())
-    }
-
     async fn read(&self, ids: Vec<String>) -> Result<Vec<Job>, Error> {
         let mut records = stream::iter(ids).map(|id| async move { self.get(&id).await }).buffered(AT_ONCE);
         let mut jobs = Vec::new();
@@ -176,6 +171,40 @@ impl Jobs {
             }
         }
         Ok(())
+    }
+}
+
+/// The cuts that running jobs have announced.
+#[derive(Debug)]
+pub struct Announced {
+    jobs: Jobs,
+    /// Jobs that have ended: their records are not read again.
+    ended: BTreeSet<String>,
+}
+
+impl Announced {
+    /// Those of the records in `storage`.
+    pub fn new(storage: Storage) -> Self {
+        Self { jobs: Jobs::new(storage), ended: BTreeSet::new() }
+    }
+
+    /// By view, the cuts that running jobs work towards: its states must stay separable there. A job that is no longer
+    /// named has ended, so what it published can be seen by now.
+    pub async fn look(&mut self) -> Result<BTreeMap<String, Vec<Frontier>>, Error> {
+        let ids: Vec<String> = self.jobs.ids().await?.into_iter().take(KEPT).collect();
+        self.ended.retain(|id| ids.contains(id));
+        let open = ids.into_iter().filter(|id| !self.ended.contains(id)).collect();
+        let mut announced: BTreeMap<String, Vec<Frontier>> = BTreeMap::new();
+        for job in self.jobs.read(open).await? {
+            match job.state {
+                State::Queued => {}
+                State::Running => announced.entry(job.view).or_default().extend(job.cut),
+                State::Succeeded | State::Failed => {
+                    self.ended.insert(job.id);
+                }
+            }
+        }
+        Ok(announced)
     }
 }
 
@@ -246,8 +275,24 @@ mod tests {
             let reason = (after.state != before.state).then_some("the process that ran it ended");
             assert_eq!(after.error.as_deref(), reason, "{what}");
         }
-        assert_eq!(jobs.announced("daily").await.unwrap(), [[(0, 3)].into_iter().collect()]);
-        assert_eq!(jobs.announced("other").await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_running_job_announces_its_cut() {
+        let jobs = jobs();
+        let mut announced = Announced::new(jobs.storage.clone());
+        let cut = |at| Frontier::from_iter([(0, at)]);
+        assert_eq!(announced.look().await.unwrap(), BTreeMap::new());
+        for (id, state) in [(1, State::Queued), (2, State::Running), (3, State::Succeeded), (4, State::Running)] {
+            jobs.put(&job(id, "me", state, 0)).await.unwrap();
+        }
+        let daily = |cuts: &[Frontier]| BTreeMap::from([("daily".to_owned(), cuts.to_vec())]);
+        assert_eq!(announced.look().await.unwrap(), daily(&[cut(4), cut(2)]));
+        for (id, state) in [(1, State::Running), (2, State::Failed)] {
+            jobs.put(&job(id, "me", state, 0)).await.unwrap();
+        }
+        assert_eq!(announced.look().await.unwrap(), daily(&[cut(4), cut(1)]));
+        assert_eq!(announced.ended.iter().map(String::as_str).collect::<Vec<_>>(), ["0002", "0003"]);
     }
 
     #[tokio::test]

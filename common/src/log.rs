@@ -4,10 +4,15 @@
 //! an append that has returned is durable; a reader gives every record of its partitions in offset order, none twice
 //! and none left out; offsets may have gaps; nothing is given out that a crash could still take back.
 
-use std::{fmt::Debug, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::{
     fault::{Domain, Fault},
@@ -93,6 +98,24 @@ pub struct Bounds {
     pub end: Frontier,
 }
 
+impl Bounds {
+    /// Whether all that follows `from` is there: not expired at the start, not lost at the end. A partition that the
+    /// topic does not have ends at 0.
+    pub(crate) fn check(&self, topic: &str, from: &Frontier, only: Option<&BTreeSet<Partition>>) -> Result<(), Error> {
+        let named: BTreeSet<Partition> = self.end.partitions().chain(from.partitions()).collect();
+        for &partition in only.unwrap_or(&named) {
+            let (wanted, start, end) = (from.get(partition), self.start.get(partition), self.end.get(partition));
+            if wanted < start {
+                return Err(Error::Expired { topic: topic.to_owned(), partition, wanted, start });
+            }
+            if wanted > end {
+                return Err(Error::Truncated { topic: topic.to_owned(), partition, wanted, end });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A log of partitioned topics.
 #[async_trait]
 pub trait Log: Send + Sync + Debug {
@@ -107,10 +130,27 @@ pub trait Log: Send + Sync + Debug {
     /// When it fails midway, [`Error::Append`] names what was written.
     async fn append(&self, topic: &str, partition: Partition, records: Vec<NewRecord>) -> Result<Vec<Offset>, Error>;
 
-    /// A reader of all partitions of `topic` that starts exactly at `from`. Partitions that `from` does not name
-    /// start at 0. Fails with [`Error::Expired`] where the log starts above `from`, and [`Error::Truncated`] where it
-    /// ends below it.
-    async fn reader(&self, topic: &str, from: &Frontier) -> Result<Box<dyn Reader>, Error>;
+    /// A reader of `topic` that starts exactly at `from`, of all its partitions or `only` of some. Partitions that
+    /// `from` does not name start at 0. Fails with [`Error::Expired`] where the log starts above `from`, and
+    /// [`Error::Truncated`] where it ends below it.
+    async fn reader(
+        &self,
+        topic: &str,
+        from: &Frontier,
+        only: Option<&BTreeSet<Partition>>,
+    ) -> Result<Box<dyn Reader>, Error>;
+}
+
+/// By topic, the partitions that a member of a consumer group is to hold.
+pub type Assignment = BTreeMap<String, BTreeSet<Partition>>;
+
+/// A place in a consumer group. Dropped, the group is left.
+#[derive(Debug)]
+pub struct Membership {
+    /// What this member is to hold. Closed once the group has been left.
+    pub assigned: watch::Receiver<Assignment>,
+    /// How far it has come, by topic: committed to the group now and then for others to see, and never read back.
+    pub reached: watch::Sender<BTreeMap<String, Frontier>>,
 }
 
 /// Reads a topic in batches.
@@ -121,9 +161,15 @@ pub trait Reader: Send + Debug {
     /// Safe to cancel: what was not returned is returned by the next call.
     async fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Vec<Chunk>, Error>;
 
-    /// The log's end as this reader last saw it, and when (by its clock, microseconds since 1970): everything that
+    /// The end of what this reader reads, as it last saw it, and when (by its clock, microseconds since 1970): everything that
     /// was logged before then is below it. `None` while it is not known.
     fn end_seen(&self) -> Option<(Frontier, i64)>;
+
+    /// The first offset that the log still has of every partition, as this reader last saw it. `None` where it is not
+    /// known, or nothing expires.
+    fn start_seen(&self) -> Option<Frontier> {
+        None
+    }
 }
 
 /// Why the log cannot do what it was asked.
@@ -146,7 +192,8 @@ pub enum Error {
     Append {
         topic: String,
         partition: Partition,
-        /// Offsets of the records that are durable.
+        /// Offsets of the records that are known to be durable. One whose acknowledgement did not come may be in the
+        /// log as well.
         offsets: Vec<Offset>,
         written: usize,
         total: usize,

@@ -3,9 +3,10 @@
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    fault::{Domain, Fault},
+    fault::{Domain, Fault, chain},
     jobs::Job,
 };
 
@@ -41,6 +42,36 @@ impl Fault for Error {
         match self {
             Self::UnknownView { .. } | Self::UnknownJob { .. } | Self::Running { .. } => Domain::User,
             Self::Unavailable(_) => Domain::External,
+        }
+    }
+}
+
+/// An [`Error`] on its way from the batch layer to the serving layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "as in `Error`")]
+pub enum Refusal {
+    UnknownView { view: String },
+    Running { view: String, id: String },
+    Unavailable { reason: String },
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::UnknownView { view } => Self::UnknownView { view: view.clone() },
+            Error::Running { view, id } => Self::Running { view: view.clone(), id: id.clone() },
+            other => Self::Unavailable { reason: chain(other) },
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::UnknownView { view } => Self::UnknownView { view },
+            Refusal::Running { view, id } => Self::Running { view, id },
+            Refusal::Unavailable { reason } => Self::Unavailable(reason.into()),
         }
     }
 }

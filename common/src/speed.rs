@@ -1,14 +1,18 @@
 //! What the serving layer asks of the speed layer: the states of what the batch views do not have yet.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use datafusion::arrow::{array::ArrayRef, record_batch::RecordBatch};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::{Domain, Fault},
     position::{Frontier, Partition},
 };
+
+pub mod parts;
+pub mod wire;
 
 /// The speed layer, as the serving layer sees it.
 #[async_trait]
@@ -20,7 +24,7 @@ pub trait SpeedLayer: Send + Sync + Debug {
     /// Waits until the head of `dataset` has reached `position`; fails with [`Error::NotReached`] after `wait`.
     async fn reach(&self, dataset: &str, position: &Frontier, wait: Duration) -> Result<(), Error>;
 
-    /// How the dataset stands; the default for a dataset that is not known.
+    /// How the dataset stands, over all its partitions; the default for a dataset that is not known.
     fn status(&self, dataset: &str) -> Status;
 }
 
@@ -29,12 +33,16 @@ pub trait SpeedLayer: Send + Sync + Debug {
 pub struct Request {
     /// The dataset.
     pub dataset: String,
+    /// The partitions that the answer is to be over: all that the topic has.
+    pub partitions: BTreeSet<Partition>,
     /// Its views.
     pub views: Vec<ViewRequest>,
+    /// Whether partitions that nobody holds may be left at the views' cuts; the answer then names them.
+    pub allow_partial: bool,
 }
 
 /// The states of one view.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ViewRequest {
     /// The view's name.
     pub view: String,
@@ -53,6 +61,8 @@ pub struct Frozen {
     pub freshness_ms: Option<i64>,
     /// The views, in the request's order.
     pub views: Vec<FrozenView>,
+    /// Partitions that nobody holds: nothing above the views' cuts is in the answer. Empty unless asked for.
+    pub missing: BTreeSet<Partition>,
 }
 
 /// One view's states from its cut to the head.
@@ -82,7 +92,7 @@ pub struct KeyFilter {
 }
 
 /// How a dataset stands in the speed layer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The head, once the dataset can be answered from.
     pub head: Option<Frontier>,
@@ -106,6 +116,8 @@ pub enum Error {
     NoOwner { dataset: String, partitions: Vec<Partition> },
     #[error("the head of `{dataset}` stands at {head} and has not reached {wanted} in time")]
     NotReached { dataset: String, head: Frontier, wanted: Frontier },
+    #[error("a worker of the speed layer did not answer")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the speed layer failed")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -113,9 +125,11 @@ pub enum Error {
 impl Fault for Error {
     fn domain(&self) -> Domain {
         match self {
-            Self::NotReady { .. } | Self::NoCut { .. } | Self::NoOwner { .. } | Self::NotReached { .. } => {
-                Domain::External
-            }
+            Self::NotReady { .. }
+            | Self::NoCut { .. }
+            | Self::NoOwner { .. }
+            | Self::NotReached { .. }
+            | Self::Unreachable(_) => Domain::External,
             Self::Failed { .. } | Self::Internal(_) => Domain::Internal,
         }
     }

@@ -25,6 +25,8 @@ pub enum Fate {
     FailsAfter,
     /// It takes a while.
     Stalls,
+    /// It does not come to an end while it is doomed.
+    Hangs,
 }
 
 /// How often calls fail, in a thousand each.
@@ -68,10 +70,16 @@ impl Faulty {
     }
 
     async fn fate_of_write(&self, location: &Path) -> Result<Fate> {
-        let doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match doomed.filter(|(part, _)| location.as_ref().contains(part)) {
-            Some((_, Fate::FailsBefore)) => Err(failure()),
-            Some((_, fate)) => Ok(fate),
+        let doom = || {
+            let doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            doomed.filter(|(part, _)| location.as_ref().contains(part)).map(|(_, fate)| fate)
+        };
+        while doom() == Some(Fate::Hangs) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        match doom() {
+            Some(Fate::FailsBefore) => Err(failure()),
+            Some(fate) => Ok(fate),
             None => self.fate().await,
         }
     }

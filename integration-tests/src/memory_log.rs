@@ -1,7 +1,7 @@
 //! A log in memory whose failures are drawn from a seed: for simulations.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -66,9 +66,18 @@ impl MemoryLog {
         }
         self.moved.send_modify(|moved| *moved += 1);
     }
+}
 
-    fn unavailable() -> Error {
-        Error::Unavailable { action: "read the log".to_owned(), source: "the simulation says no".into() }
+impl Inner {
+    /// Draws whether a read fails.
+    fn may_fail(&mut self) -> Result<(), Error> {
+        if self.failing > 0 && self.random.u32(0..1000) < self.failing {
+            return Err(Error::Unavailable {
+                action: "read the log".to_owned(),
+                source: "the simulation says no".into(),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -111,10 +120,18 @@ impl Log for MemoryLog {
         Ok(offsets)
     }
 
-    async fn reader(&self, topic: &str, from: &Frontier) -> Result<Box<dyn Reader>, Error> {
+    async fn reader(
+        &self,
+        topic: &str,
+        from: &Frontier,
+        only: Option<&BTreeSet<Partition>>,
+    ) -> Result<Box<dyn Reader>, Error> {
+        self.inner().may_fail()?;
         let bounds = self.bounds(topic).await?;
         let mut at = Frontier::default();
-        for (partition, end) in bounds.end.iter() {
+        for (partition, end) in
+            bounds.end.iter().filter(|(partition, _)| only.is_none_or(|only| only.contains(partition)))
+        {
             let wanted = from.get(partition);
             if wanted > end {
                 return Err(Error::Truncated { topic: topic.to_owned(), partition, wanted, end });
@@ -122,7 +139,7 @@ impl Log for MemoryLog {
             at.set(partition, wanted);
         }
         let moved = self.moved.subscribe();
-        Ok(Box::new(MemoryReader { log: self.clone(), topic: topic.to_owned(), at, moved, end_seen: None }))
+        Ok(Box::new(MemoryReader { log: self.clone(), topic: topic.to_owned(), at, moved }))
     }
 }
 
@@ -132,21 +149,17 @@ struct MemoryReader {
     topic: String,
     at: Frontier,
     moved: watch::Receiver<u64>,
-    end_seen: Option<(Frontier, i64)>,
 }
 
 impl MemoryReader {
     fn take(&mut self, max_records: usize) -> Result<Vec<Chunk>, Error> {
-        let now_us = self.log.clock.now_us();
         let mut inner = self.log.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let failing = inner.failing;
-        if failing > 0 && inner.random.u32(0..1000) < failing {
-            return Err(MemoryLog::unavailable());
-        }
+        inner.may_fail()?;
         let limit = inner.random.usize(1..=max_records.max(1));
         let mut chunks = Vec::new();
         let parts = inner.topics.get(&self.topic).ok_or_else(|| Error::UnknownTopic { topic: self.topic.clone() })?;
-        for (part, partition) in parts.iter().zip(0..) {
+        let read: Vec<Partition> = self.at.partitions().collect();
+        for (part, partition) in parts.iter().zip(0..).filter(|(_, partition)| read.contains(partition)) {
             let mut chunk = Chunk::new(partition, self.at.get(partition));
             let first = part.records.partition_point(|record| record.offset < chunk.from);
             for record in part.records[first..].iter().take(limit) {
@@ -160,8 +173,6 @@ impl MemoryReader {
                 chunks.push(chunk);
             }
         }
-        let end = parts.iter().zip(0..).map(|(part, partition)| (partition, part.end)).collect();
-        self.end_seen = Some((end, now_us));
         Ok(chunks)
     }
 }
@@ -178,6 +189,9 @@ impl Reader for MemoryReader {
     }
 
     fn end_seen(&self) -> Option<(Frontier, i64)> {
-        self.end_seen.clone()
+        let now_us = self.log.clock.now_us();
+        let inner = self.log.inner();
+        let parts = inner.topics.get(&self.topic)?;
+        Some((self.at.partitions().map(|partition| (partition, parts[index(partition)].end)).collect(), now_us))
     }
 }

@@ -51,7 +51,7 @@ pub struct Oracle {
 /// Everything that the log holds of a topic.
 pub async fn read_log(log: &dyn Log, topic: &str) -> Result<Vec<Event>> {
     let bounds = log.bounds(topic).await?;
-    let mut reader: Box<dyn Reader> = log.reader(topic, &bounds.start).await?;
+    let mut reader: Box<dyn Reader> = log.reader(topic, &bounds.start, None).await?;
     let mut at = bounds.start.clone();
     let mut events = Vec::new();
     while !at.covers(&bounds.end) {

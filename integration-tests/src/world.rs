@@ -20,6 +20,7 @@ use serving_layer::{
     engine::{self, Engine, Options},
     stamp::Stamp,
 };
+use speed_layer::SpeedLayer;
 
 /// The layers, started together.
 #[derive(Debug)]
@@ -28,6 +29,10 @@ pub struct World {
     pub batch: Arc<BatchLayer>,
     /// The serving layer.
     pub engine: Arc<Engine>,
+    /// The speed layer.
+    pub speed: Arc<SpeedLayer>,
+    /// The metrics of all.
+    pub registry: prometheus::Registry,
     supervisor: Supervisor,
 }
 
@@ -82,13 +87,13 @@ impl World {
             settings: settings.batch,
         })
         .await?;
-        let speed = speed_layer::SpeedLayer::start(speed_layer::Context {
+        let speed = SpeedLayer::start(speed_layer::Context {
             storage: storage.clone(),
             log: log.clone(),
             catalog: catalog.clone(),
             clock: clock.clone(),
             supervisor: supervisor.clone(),
-            registry,
+            registry: registry.clone(),
             settings: settings.speed,
         })?;
         let engine = Engine::start(engine::Context {
@@ -96,13 +101,13 @@ impl World {
             log: log.clone(),
             catalog: catalog.clone(),
             clock,
-            speed,
+            speed: speed.clone(),
             supervisor: supervisor.clone(),
             settings: engine::Settings { follow_every: Duration::from_millis(10), ..engine::Settings::default() },
         })
         .await;
         match engine {
-            Ok(engine) => Ok(Self { batch, engine, supervisor }),
+            Ok(engine) => Ok(Self { batch, engine, speed, registry, supervisor }),
             Err(error) => {
                 supervisor.stop();
                 let _ = supervisor.wait().await;

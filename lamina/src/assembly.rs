@@ -7,9 +7,11 @@ use batch_layer::BatchLayer;
 use common::{
     catalog::Catalog,
     clock::{Clock, System},
-    log::{Log, embedded::Embedded, kafka::Kafka},
-    storage::Storage,
+    log::Log,
+    resources,
+    settings::Settings,
     supervisor::Supervisor,
+    web,
 };
 use serving_layer::{
     engine::{self, Engine},
@@ -17,10 +19,10 @@ use serving_layer::{
 };
 use speed_layer::SpeedLayer;
 
-use crate::{
-    lock::{self, Lock},
-    settings::Settings,
-};
+use crate::lock::{self, Lock};
+
+/// Where it answers unless told.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8787);
 
 /// What has been started.
 #[derive(Debug)]
@@ -45,22 +47,20 @@ pub async fn start(
     supervisor: &Supervisor,
     compute: tokio::runtime::Handle,
 ) -> Result<Running> {
-    let door = settings.door()?;
-    let lock = lock::take(&settings.data, settings.listen)?;
+    let listen = settings.listen.unwrap_or(LISTEN);
+    let door = settings.door(listen).map_err(anyhow::Error::from_boxed)?;
+    let lock = lock::take(&settings.data, listen)?;
     let catalog = Arc::new(catalog);
     let clock: Arc<dyn Clock> = Arc::new(System);
     let registry = prometheus::Registry::new();
     // The address first: what is taken already should not cost a start.
-    let listener = http::bind(settings.listen)
+    let listener = web::bind(listen)
         .await
-        .with_context(|| format!("could not listen at `{}`: choose another address with --listen", settings.listen))?;
+        .with_context(|| format!("could not listen at `{listen}`: choose another address with --listen"))?;
     let address = listener.local_addr()?;
-    let storage = Storage::open(&settings.store_url()?, &settings.store.options)?;
-    storage.probe().await?;
-    let log = open_log(settings, &clock).await?;
-    for dataset in catalog.datasets.values() {
-        log.ensure_topic(&dataset.topic, dataset.partitions).await?;
-    }
+    let storage = resources::storage(settings).await.map_err(anyhow::Error::from_boxed)?;
+    let log = resources::log(settings, &clock).await.map_err(anyhow::Error::from_boxed)?;
+    resources::partitions(log.as_ref(), &catalog).await?;
     let batch = BatchLayer::start(batch_layer::Context {
         storage: storage.clone(),
         log: log.clone(),
@@ -69,7 +69,7 @@ pub async fn start(
         supervisor: supervisor.clone(),
         registry: registry.clone(),
         compute,
-        settings: batch_settings(settings),
+        settings: batch_layer::Settings::of(settings, settings.data.display().to_string()),
     })
     .await?;
     let speed = SpeedLayer::start(speed_layer::Context {
@@ -79,10 +79,7 @@ pub async fn start(
         clock: clock.clone(),
         supervisor: supervisor.clone(),
         registry: registry.clone(),
-        settings: speed_layer::Settings {
-            memory_bytes: bytes(settings.speed.memory),
-            ..speed_layer::Settings::default()
-        },
+        settings: speed_layer::Settings::of(settings),
     })?;
     let engine = Engine::start(engine::Context {
         storage,
@@ -91,7 +88,7 @@ pub async fn start(
         clock: clock.clone(),
         speed,
         supervisor: supervisor.clone(),
-        settings: engine::Settings { memory_bytes: bytes(settings.serving.memory), ..engine::Settings::default() },
+        settings: engine::Settings::of(settings),
     })
     .await?;
     let router = http::router(http::Context {
@@ -100,35 +97,12 @@ pub async fn start(
         log: log.clone(),
         batch,
         registry,
-        body_bytes_max: bytes(settings.serving.body),
+        body_bytes_max: settings.serving.body_bytes(),
         tokens: door.tokens,
         limits: settings.serving.limits.clone(),
         clock,
     })?;
     let secure = door.tls.is_some();
-    http::serve(listener, door.tls, router, supervisor);
+    web::serve(listener, door.tls, router, supervisor);
     Ok(Running { address, secure, engine, log, catalog, _lock: lock })
-}
-
-async fn open_log(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Log>> {
-    Ok(match &settings.log.kafka {
-        Some(brokers) => Arc::new(Kafka::connect(brokers, &settings.log.settings, clock.clone()).await?),
-        None => Arc::new(Embedded::open(&settings.data.join("log"), clock.clone())?),
-    })
-}
-
-fn batch_settings(settings: &Settings) -> batch_layer::Settings {
-    batch_layer::Settings {
-        flush_rows: settings.batch.flush_rows,
-        flush_bytes: bytes(settings.batch.flush_bytes),
-        flush_age: settings.batch.flush_age,
-        memory_bytes: bytes(settings.batch.memory),
-        retention: settings.batch.retention,
-        owner: settings.data.display().to_string(),
-        ..batch_layer::Settings::default()
-    }
-}
-
-fn bytes(size: bytesize::ByteSize) -> usize {
-    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }

@@ -1,6 +1,6 @@
 //! Lamina's command line, and all three layers in one process.
 //!
-//! In reading order: [`settings`] says how, [`lock`] holds the data folder, [`assembly`] starts the layers, [`demo`] feeds
+//! In reading order: [`lock`] holds the data folder, [`assembly`] starts the layers, [`demo`] feeds
 //! them, [`client`] talks to a running Lamina, and [`token`] makes tokens for those who do.
 
 pub mod assembly;
@@ -8,5 +8,4 @@ pub mod check;
 pub mod client;
 pub mod demo;
 pub mod lock;
-pub mod settings;
 pub mod token;

@@ -1,22 +1,19 @@
 //! The `lamina` command.
 
-use std::{
-    io::{IsTerminal, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use common::supervisor::Supervisor;
+use common::{
+    process,
+    settings::{Flags, Settings},
+    supervisor::Supervisor,
+};
 use lamina::{
     assembly, check,
     client::{Client, Format},
-    demo,
-    settings::{Flags, Settings},
-    token,
+    demo, token,
 };
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,7 +27,7 @@ struct Command {
         long,
         global = true,
         env = "LAMINA_LOG",
-        default_value = "warn,batch_layer=info,speed_layer=info,serving_layer=info,lamina=info"
+        default_value = process::LOG
     )]
     log: String,
     #[command(subcommand)]
@@ -135,42 +132,21 @@ impl std::fmt::Debug for Server {
 
 fn main() -> ExitCode {
     let command = Command::parse();
-    let filter = EnvFilter::try_new(&command.log).unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    match run(command.what) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "lamina: {}", message(&error));
-            ExitCode::FAILURE
-        }
-    }
+    process::log(&command.log);
+    process::run("lamina", |runtimes| run(command.what, runtimes.compute))
 }
 
-/// The chain of causes in one message, each once.
-fn message(error: &anyhow::Error) -> String {
-    common::fault::chain(error.as_ref())
-}
-
-fn run(what: What) -> Result<()> {
-    let stack = serving_layer::engine::STACK_BYTES;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(stack).build()?;
-    // Recomputes have threads of their own: the system then shares the processors between them and the queries.
-    let compute = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("lamina-compute").build()?;
-    let handle = compute.handle().clone();
-    let done = runtime.block_on(async move {
+async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process::Failure> {
+    let done = async {
         match what {
             What::Demo { rate, data, listen, insecure } => {
-                let settings = Settings { data, listen, insecure, ..Settings::default() };
-                up(settings, demo::catalog()?, Some(rate), handle).await
+                let settings = Settings { data, listen: Some(listen), insecure, ..Settings::default() };
+                up(settings, demo::catalog()?, Some(rate), compute).await
             }
             What::Up(flags) => {
                 let settings = Settings::read(&flags).map_err(|error| anyhow::anyhow!("settings: {error}"))?;
-                let catalog = check::load(&settings.catalog)?;
-                up(settings, catalog, None, handle).await
+                let catalog = check::load(std::path::Path::new(&settings.catalog))?;
+                up(settings, catalog, None, compute).await
             }
             What::Check { dir, sample, dataset } => checked(&dir, sample, dataset.as_deref()),
             What::Ingest { file, dataset, server } => {
@@ -193,10 +169,8 @@ fn run(what: What) -> Result<()> {
                 Ok(())
             }
         }
-    });
-    compute.shutdown_background();
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-    done
+    };
+    done.await.map_err(|error: anyhow::Error| error.into_boxed_dyn_error())
 }
 
 /// Runs until it is told to stop, or something fails that cannot be helped.
@@ -207,7 +181,7 @@ async fn up(
     compute: tokio::runtime::Handle,
 ) -> Result<()> {
     let supervisor = Supervisor::new();
-    stop_on_signal(&supervisor)?;
+    let told = process::told_to_stop().map_err(anyhow::Error::from_boxed)?;
     let running = match assembly::start(&settings, catalog, &supervisor, compute).await {
         Ok(running) => running,
         Err(error) => {
@@ -227,32 +201,14 @@ async fn up(
             writeln!(std::io::stdout(), "Lamina answers at {scheme}://{}/", running.address)?;
         }
     }
-    supervisor.cancelled().cancelled().await;
+    tokio::select! {
+        () = told => supervisor.stop(),
+        () = supervisor.cancelled().cancelled_owned() => {}
+    }
     tracing::info!("stopping");
     let stopped = supervisor.wait().await;
     drop(running);
     stopped.map_err(anyhow::Error::msg).context("Lamina had to stop")
-}
-
-/// The first SIGINT or SIGTERM stops in order; a second one exits at once.
-fn stop_on_signal(supervisor: &Supervisor) -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let stopping = supervisor.clone();
-    #[allow(clippy::disallowed_methods, reason = "it must outlive the tasks that it stops")]
-    tokio::spawn(async move {
-        for times in 0.. {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if times > 0 {
-                std::process::exit(130);
-            }
-            stopping.stop();
-        }
-    });
-    Ok(())
 }
 
 fn checked(dir: &std::path::Path, sample: Option<PathBuf>, dataset: Option<&str>) -> Result<()> {

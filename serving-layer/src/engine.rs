@@ -32,9 +32,6 @@ mod stop;
 
 pub(crate) use stop::{Stop, StopOnDrop};
 
-/// Threads that run queries need so much stack, for the deepest query that is taken. Only what is used of it costs.
-pub const STACK_BYTES: usize = 16 << 20;
-
 /// What the engine is started with.
 #[derive(Debug)]
 pub struct Context {
@@ -65,6 +62,13 @@ pub struct Settings {
     pub parallelism: usize,
 }
 
+impl Settings {
+    /// What the program's settings say.
+    pub fn of(settings: &common::settings::Settings) -> Self {
+        Self { memory_bytes: common::settings::bytes(settings.serving.memory), ..Self::default() }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let parallelism = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -92,13 +96,20 @@ pub struct Options {
     pub min_position: BTreeMap<String, Frontier>,
     /// How long to wait for it.
     pub wait: Duration,
+    /// Whether partitions that nobody holds may be left out above the views' cuts; the stamp then names them.
+    pub allow_partial: bool,
     /// Which views and datasets there are, for who asks.
     pub scope: Scope,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { min_position: BTreeMap::new(), wait: Duration::from_secs(10), scope: Scope::default() }
+        Self {
+            min_position: BTreeMap::new(),
+            wait: Duration::from_secs(10),
+            allow_partial: false,
+            scope: Scope::default(),
+        }
     }
 }
 

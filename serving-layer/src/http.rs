@@ -1,14 +1,13 @@
 //! The HTTP API. Only this module and those below it know wire formats.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Request, State, connect_info::Connected},
+    extract::{Request, State},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
-    serve::{IncomingStream, Listener},
 };
 use common::{
     access::{Limits, Tokens},
@@ -16,10 +15,8 @@ use common::{
     clock::Clock,
     log::Log,
     operate::BatchLayer,
-    supervisor::Supervisor,
 };
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
-use tokio_rustls::rustls::ServerConfig;
 
 use crate::engine::Engine;
 
@@ -33,7 +30,6 @@ mod extract;
 mod health;
 mod jobs;
 mod limits;
-mod listen;
 mod negotiate;
 mod openapi;
 mod page;
@@ -41,15 +37,10 @@ pub mod problem;
 mod query;
 mod views;
 
-pub use listen::bind;
-
 /// Requests, by route and status.
 pub const REQUESTS: &str = "lamina_serving_http_requests_total";
 /// Time until an answer's head is sent, in seconds, by route and status.
 pub const REQUEST_SECONDS: &str = "lamina_serving_http_request_seconds";
-
-/// How long requests may go on once the server has been told to stop.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What the API speaks for.
 #[derive(Clone, Debug)]
@@ -140,38 +131,4 @@ async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -
     metrics.seconds.with_label_values(&labels).observe(began.elapsed().as_secs_f64());
     metrics.requests.with_label_values(&labels).inc();
     response
-}
-
-/// Answers requests until told to stop; then takes no new ones, and lets those at work end. With `tls` over TLS only.
-pub fn serve(
-    listener: tokio::net::TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    router: Router,
-    supervisor: &Supervisor,
-) {
-    let listener = listen::Tcp(listener);
-    match tls {
-        Some(tls) => answer(listen::Tls::new(listener, tls), router, supervisor),
-        None => answer(listener, router, supervisor),
-    }
-}
-
-fn answer<L>(listener: L, router: Router, supervisor: &Supervisor)
-where
-    L: Listener<Addr = SocketAddr>,
-    listen::Peer: for<'a> Connected<IncomingStream<'a, L>>,
-{
-    let cancelled = supervisor.cancelled();
-    supervisor.spawn("http server", async move {
-        let stop = cancelled.clone();
-        let service = router.into_make_service_with_connect_info::<listen::Peer>();
-        let serving = axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await });
-        tokio::select! {
-            served = serving => served,
-            () = async {
-                cancelled.cancelled().await;
-                tokio::time::sleep(GRACE).await;
-            } => Ok(()),
-        }
-    });
 }

@@ -8,5 +8,6 @@ pub mod engine;
 pub mod http;
 mod merged;
 pub mod published;
+pub mod remote;
 pub mod stamp;
 mod touched;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use common::{
     catalog::View,
-    fault::chain,
     speed::{KeyFilter, States},
     storage::scan::Scan,
 };
@@ -127,7 +126,7 @@ impl Merge<'_> {
     async fn plan(&self, wanted: &[usize], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
         let key_filter = self.key_filter()?;
         let states = self.at.states.read(key_filter.as_ref()).await;
-        let states = states.map_err(|error| DataFusionError::External(chain(&error).into()))?;
+        let states = states.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let touched = self.touched(states, key_filter.as_ref()).await?;
         let keys = self.view.fold.keys();
         // What is above needs the wanted columns, what is here also the keys and who passes `HAVING`.

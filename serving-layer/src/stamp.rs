@@ -1,8 +1,8 @@
 //! The stamp: which exact prefix of the log an answer equals the view's SQL over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use common::position::Frontier;
+use common::position::{Frontier, Partition};
 use serde::{Deserialize, Serialize};
 
 /// What every answer carries.
@@ -15,6 +15,10 @@ pub struct Stamp {
     /// The age of the oldest logged event that the answer lacks; 0 if it lacks none, null when the log's end cannot be
     /// told.
     pub freshness_ms: Option<i64>,
+    /// By dataset, partitions that no worker of the speed layer held: the answer has nothing of them above its views'
+    /// cuts. Only there when the query allowed it and it came to that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, BTreeSet<Partition>>,
 }
 
 /// What one view's part of an answer was made from.

@@ -2,15 +2,18 @@
 //! its place.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
 
 use common::{
     catalog::View,
+    log::Chunk,
     position::{Frontier, Partition},
-    speed::{Error, Frozen, FrozenView, Request, Status, ViewRequest},
+    speed::{
+        Error, Status, ViewRequest,
+        parts::{Part, PartView},
+    },
 };
 use tokio::sync::watch;
 
@@ -31,12 +34,16 @@ pub(crate) struct ViewState {
 impl ViewState {
     /// The pieces from `cut` to the head; `None` when the states cannot be separated there.
     pub(crate) fn since(&self, cut: &Frontier) -> Option<Vec<Arc<Piece>>> {
+        self.since_in(cut, |_| true)
+    }
+
+    /// The same for some of the partitions.
+    fn since_in(&self, cut: &Frontier, is_wanted: impl Fn(Partition) -> bool) -> Option<Vec<Arc<Piece>>> {
         let mut pieces = Vec::new();
-        for (&partition, track) in &self.tracks {
+        for (&partition, track) in self.tracks.iter().filter(|&(&partition, _)| is_wanted(partition)) {
             pieces.extend_from_slice(track.since(cut.get(partition))?);
         }
-        let known = cut.partitions().all(|partition| self.tracks.contains_key(&partition) || cut.get(partition) == 0);
-        known.then_some(pieces)
+        Some(pieces)
     }
 
     /// How much memory it takes, in bytes.
@@ -52,27 +59,56 @@ pub(crate) struct Frame {
     pub(crate) views: BTreeMap<String, Arc<ViewState>>,
 }
 
+/// An end of the log that was seen longer ago than this says nothing of what has been logged since.
+const END_KNOWN_US: i64 = 5_000_000;
+
 /// What is known of the log beyond the head.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beyond {
     /// The log's end, and when it was known to be the end, microseconds since 1970.
     pub(crate) end: Option<(Frontier, i64)>,
-    /// By partition, the log's time of the last event below the head, milliseconds since 1970.
-    pub(crate) last_ms: BTreeMap<Partition, i64>,
+    /// By partition, the log's time of the first event that has been read and is not below the head yet, milliseconds
+    /// since 1970.
+    pub(crate) first_ms: BTreeMap<Partition, i64>,
+    /// By partition, a time at or after which whatever lies beyond the head was logged: the log's time of the last
+    /// event below the head, or when the head was last seen to stand at the end. Milliseconds since 1970.
+    pub(crate) after_ms: BTreeMap<Partition, i64>,
 }
 
 impl Beyond {
-    /// An upper bound of the age of the oldest event that is not below `head`. An event that nobody has seen yet was
-    /// logged after the end was looked at; one of a partition that lags was logged after the last one below the head.
+    /// Notes where the log ends.
+    pub(crate) fn note_end(&mut self, head: &Frontier, end: Frontier, seen_us: i64) {
+        for (partition, _) in end.iter().filter(|&(partition, end)| head.get(partition) >= end) {
+            let after_ms = self.after_ms.entry(partition).or_insert(i64::MIN);
+            *after_ms = (*after_ms).max(seen_us.div_euclid(1000));
+        }
+        self.end = Some((end, seen_us));
+    }
+
+    /// Notes what has been read and is about to be folded.
+    pub(crate) fn note_read(&mut self, chunk: &Chunk) {
+        if let Some((end, _)) = &mut self.end {
+            end.advance(chunk.partition, chunk.next);
+        }
+        if let Some(&first_ms) = chunk.timestamps_ms.first() {
+            self.first_ms.entry(chunk.partition).or_insert(first_ms);
+        }
+    }
+
+    /// The age of the oldest event that is known to be logged and is not below `head`, 0 when there is none. An event
+    /// that has not been read yet counts from a time at which it was not logged yet, so that it may be younger than
+    /// told, never older.
     pub(crate) fn freshness_ms(&self, head: &Frontier, now_us: i64) -> Option<i64> {
         let (end, seen_us) = self.end.as_ref()?;
-        let mut oldest_ms = seen_us.div_euclid(1000);
-        for (partition, end) in end.iter() {
-            if head.get(partition) < end {
-                oldest_ms = oldest_ms.min(*self.last_ms.get(&partition)?);
-            }
+        let mut oldest_ms: Option<i64> = None;
+        for (partition, _) in end.iter().filter(|&(partition, end)| head.get(partition) < end) {
+            let ms = *self.first_ms.get(&partition).or_else(|| self.after_ms.get(&partition))?;
+            oldest_ms = Some(oldest_ms.map_or(ms, |oldest| oldest.min(ms)));
         }
-        Some((now_us.div_euclid(1000) - oldest_ms).max(0))
+        match oldest_ms {
+            Some(oldest_ms) => Some((now_us.div_euclid(1000) - oldest_ms).max(0)),
+            None => (now_us - seen_us <= END_KNOWN_US).then_some(0),
+        }
     }
 }
 
@@ -104,15 +140,22 @@ impl Shared {
         }
     }
 
-    /// Puts a new frame in the place of the last one.
-    pub(crate) fn publish(&self, frame: Arc<Frame>, beyond: Beyond) {
+    /// Puts a new frame in the place of the last one. Not one whose head is below it in some partition, as after a
+    /// start from the master dataset: answers never go back. Whether it has been put there.
+    pub(crate) fn publish(&self, frame: Arc<Frame>, beyond: Beyond) -> bool {
         let head = frame.head.clone();
         {
             let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+            // Partitions that have gone to another worker are not asked for here any more.
+            let goes_back = |last: &Arc<Frame>| head.iter().any(|(partition, next)| next < last.head.get(partition));
+            if inner.frame.as_ref().is_some_and(goes_back) {
+                return false;
+            }
             inner.frame = Some(frame);
             inner.beyond = beyond;
         }
         self.head.send_replace(head);
+        true
     }
 
     /// Only what is known beyond the head has changed.
@@ -125,8 +168,9 @@ impl Shared {
         self.inner.write().unwrap_or_else(PoisonError::into_inner).stopped = reason;
     }
 
-    /// Freezes the present frame for a request.
-    pub(crate) fn freeze(&self, request: &Request) -> Result<Frozen, Error> {
+    /// Freezes some partitions of the present frame, as far as it has them; `None` when it does not have one of the
+    /// views.
+    pub(crate) fn freeze(&self, views: &[ViewRequest], wanted: &BTreeSet<Partition>) -> Result<Option<Part>, Error> {
         let (frame, freshness_ms) = {
             let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
             let Some(frame) = inner.frame.clone() else {
@@ -136,23 +180,32 @@ impl Shared {
             let freshness_ms = inner.beyond.freshness_ms(&frame.head, self.clock.now_us());
             (frame, freshness_ms)
         };
-        let views: Result<Vec<FrozenView>, Error> =
-            request.views.iter().map(|wanted| freeze_view(&frame, wanted)).collect();
-        Ok(Frozen { head: frame.head.clone(), freshness_ms, views: views? })
+        let mut parts = Vec::with_capacity(views.len());
+        for view in views {
+            let Some(part) = freeze_view(&frame, view, wanted)? else { return Ok(None) };
+            parts.push(part);
+        }
+        let head = frame.head.iter().filter(|(partition, _)| wanted.contains(partition)).collect();
+        Ok(Some(Part { head, freshness_ms, views: parts }))
     }
 
-    /// Waits until the head has reached `position`.
-    pub(crate) async fn reach(&self, position: &Frontier, wait: Duration) -> Result<(), Error> {
-        let mut head = self.head.subscribe();
-        let reached = tokio::time::timeout(wait, head.wait_for(|head| head.covers(position))).await;
-        match reached {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::NotReached {
-                dataset: self.dataset.clone(),
-                head: self.head.borrow().clone(),
-                wanted: position.clone(),
-            }),
-        }
+    /// The head, and the news when it moves.
+    pub(crate) fn head(&self) -> watch::Receiver<Frontier> {
+        self.head.subscribe()
+    }
+
+    /// By definition, the head of every view that can be answered for.
+    pub(crate) fn views(&self) -> BTreeMap<String, Frontier> {
+        let frame = self.inner.read().unwrap_or_else(PoisonError::into_inner).frame.clone();
+        let Some(frame) = frame else { return BTreeMap::new() };
+        frame.views.values().map(|state| (state.view.definition.clone(), frame.head.clone())).collect()
+    }
+
+    /// How many offsets of the log are above the head; `None` when its end cannot be told.
+    pub(crate) fn unread(&self) -> Option<i64> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let (head, (end, _)) = (&inner.frame.as_ref()?.head, inner.beyond.end.as_ref()?);
+        Some(end.iter().map(|(partition, end)| (end - head.get(partition)).max(0)).sum())
     }
 
     /// How the dataset stands.
@@ -164,16 +217,21 @@ impl Shared {
     }
 }
 
-fn freeze_view(frame: &Frame, wanted: &ViewRequest) -> Result<FrozenView, Error> {
+fn freeze_view(
+    frame: &Frame,
+    wanted: &ViewRequest,
+    partitions: &BTreeSet<Partition>,
+) -> Result<Option<PartView>, Error> {
     let state = frame.views.get(&wanted.view).filter(|state| state.view.definition == wanted.definition);
-    let Some(state) = state else { return Err(Error::NoCut { view: wanted.view.clone() }) };
+    let Some(state) = state else { return Ok(None) };
     if let Some(reason) = &state.failed {
         return Err(Error::Failed { view: wanted.view.clone(), reason: reason.clone() });
     }
-    let found = wanted.cuts.iter().enumerate().find_map(|(cut_index, cut)| Some((cut_index, state.since(cut)?)));
-    let Some((cut_index, pieces)) = found else { return Err(Error::NoCut { view: wanted.view.clone() }) };
-    let states = Arc::new(Pieces { schema: state.view.fold.state().clone(), pieces });
-    Ok(FrozenView { cut_index, states })
+    let by_cut: Vec<Option<Vec<Arc<Piece>>>> =
+        wanted.cuts.iter().map(|cut| state.since_in(cut, |partition| partitions.contains(&partition))).collect();
+    let possible = by_cut.iter().map(Option::is_some).collect();
+    let states = Arc::new(Pieces { schema: state.view.fold.state().clone(), by_cut });
+    Ok(Some(PartView { possible, states }))
 }
 
 #[cfg(test)]
@@ -181,18 +239,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn freshness_is_an_upper_bound() {
+    fn freshness_is_the_age_of_what_is_missing() {
         let frontier = |at| Frontier::from_iter([(0, at)]);
-        let check = |end: Option<i64>, last: Option<i64>, expected: Option<i64>| {
+        let check = |end: Option<i64>, first: Option<i64>, after: Option<i64>, now_ms: i64, expected: Option<i64>| {
             let beyond = Beyond {
                 end: end.map(|end| (frontier(end), 1_000_000)),
-                last_ms: last.map(|ms| (0, ms)).into_iter().collect(),
+                first_ms: first.map(|ms| (0, ms)).into_iter().collect(),
+                after_ms: after.map(|ms| (0, ms)).into_iter().collect(),
             };
-            assert_eq!(beyond.freshness_ms(&frontier(10), 1_500_000), expected);
+            assert_eq!(beyond.freshness_ms(&frontier(10), now_ms * 1000), expected);
         };
-        check(None, Some(900), None);
-        check(Some(10), Some(900), Some(500));
-        check(Some(11), Some(900), Some(600));
-        check(Some(11), None, None);
+        check(None, None, Some(900), 1500, None);
+        check(Some(10), None, Some(900), 1500, Some(0));
+        check(Some(10), None, Some(900), 6000, Some(0));
+        check(Some(10), None, Some(900), 6001, None);
+        check(Some(11), None, Some(900), 1500, Some(600));
+        check(Some(11), None, Some(900), 9900, Some(9000));
+        check(Some(11), Some(950), Some(900), 1500, Some(550));
+        check(Some(11), Some(1600), None, 1500, Some(0));
+        check(Some(11), None, None, 1500, None);
+    }
+
+    #[test]
+    fn an_idle_log_is_no_old_event() {
+        let frontier = |at| Frontier::from_iter([(0, at)]);
+        let mut beyond = Beyond::default();
+        beyond.after_ms.insert(0, 1_000);
+        beyond.note_end(&frontier(10), frontier(10), 60_000_000);
+        assert_eq!(beyond.freshness_ms(&frontier(10), 60_050_000), Some(0));
+        beyond.note_end(&frontier(10), frontier(11), 60_100_000);
+        assert_eq!(beyond.freshness_ms(&frontier(10), 60_150_000), Some(150));
+        let mut chunk = Chunk::new(0, 10);
+        chunk.push(10, 60_090, None);
+        chunk.push(11, 60_120, None);
+        beyond.note_read(&chunk);
+        assert_eq!(beyond.freshness_ms(&frontier(10), 60_150_000), Some(60));
+        assert_eq!(beyond.end, Some((frontier(12), 60_100_000)));
+    }
+
+    #[test]
+    fn answers_never_go_back() {
+        let shared = Shared::new("sales", Arc::new(common::clock::System));
+        let frame = |a, b| Arc::new(Frame { head: Frontier::from_iter([(0, a), (1, b)]), views: BTreeMap::new() });
+        let check = |a, b, is_shown, head: (i64, i64)| {
+            assert_eq!(shared.publish(frame(a, b), Beyond::default()), is_shown, "{a} {b}");
+            assert_eq!(shared.status().head, Some(frame(head.0, head.1).head.clone()));
+        };
+        check(5, 5, true, (5, 5));
+        check(6, 4, false, (5, 5));
+        check(6, 5, true, (6, 5));
+        let left = Arc::new(Frame { head: Frontier::from_iter([(1, 5)]), views: BTreeMap::new() });
+        assert!(shared.publish(left, Beyond::default()), "the other partition is held elsewhere");
     }
 }

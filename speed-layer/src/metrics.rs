@@ -1,6 +1,13 @@
 //! What the speed layer counts.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::collections::BTreeMap;
+
+use common::speed::Status;
+use prometheus::{
+    IntCounterVec, IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
 
 /// Events folded, by dataset.
 pub const EVENTS: &str = "lamina_speed_events_total";
@@ -8,10 +15,16 @@ pub const EVENTS: &str = "lamina_speed_events_total";
 pub const DEAD_LETTERS: &str = "lamina_speed_dead_letters_total";
 /// Bytes of states and tail, by dataset.
 pub const MEMORY: &str = "lamina_speed_memory_bytes";
+/// How many bytes a dataset may take before its head stops.
+pub const MEMORY_LIMIT: &str = "lamina_speed_memory_limit_bytes";
 /// State pieces, by dataset.
 pub const PIECES: &str = "lamina_speed_pieces";
-/// Upper bound of the age of the oldest event that answers lack, by dataset.
+/// Age of the oldest logged event that answers lack, by dataset; -1 while it cannot be told.
 pub const FRESHNESS: &str = "lamina_speed_freshness_ms";
+/// Offsets of the log above the head, by dataset; -1 while they cannot be told.
+pub const UNREAD: &str = "lamina_speed_unread_offsets";
+/// Whether the head stands still or there is none, by dataset: 1 or 0. `/readyz` and the log say why.
+pub const STOPPED: &str = "lamina_speed_stopped";
 /// Rebuilds from the master dataset, by dataset.
 pub const REBUILDS: &str = "lamina_speed_rebuilds_total";
 
@@ -22,7 +35,6 @@ pub(crate) struct Metrics {
     pub(crate) dead_letters: IntCounterVec,
     pub(crate) memory: IntGaugeVec,
     pub(crate) pieces: IntGaugeVec,
-    pub(crate) freshness: IntGaugeVec,
     pub(crate) rebuilds: IntCounterVec,
 }
 
@@ -34,21 +46,121 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
-        let gauge = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), &["dataset"])?;
+        let registered = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauge = gauge(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
         Ok(Self {
             events: counter(EVENTS, "Events folded into the speed layer's states")?,
             dead_letters: counter(DEAD_LETTERS, "Events that the speed layer passed because they cannot be used")?,
-            memory: gauge(MEMORY, "Bytes of states and tail in the speed layer")?,
-            pieces: gauge(PIECES, "State pieces in the speed layer")?,
-            freshness: gauge(
-                FRESHNESS,
-                "Upper bound of the age of the oldest event that answers lack, in milliseconds",
-            )?,
+            memory: registered(MEMORY, "Bytes of states and tail in the speed layer")?,
+            pieces: registered(PIECES, "State pieces in the speed layer")?,
             rebuilds: counter(REBUILDS, "Rebuilds of speed states from the master dataset")?,
         })
+    }
+}
+
+fn gauge(name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(name, help), &["dataset"])
+}
+
+/// Looks at a dataset: how it stands, and how many offsets are unread; `None` once it is not held any more.
+pub(crate) type Look = Box<dyn Fn() -> Option<(Status, Option<i64>)> + Send + Sync>;
+
+impl std::fmt::Debug for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Standing").field("datasets", &self.datasets.keys()).finish_non_exhaustive()
+    }
+}
+
+/// How the datasets stand at the moment that somebody looks: a worker that has failed, or is being rebuilt, would leave
+/// numbers behind that still look fresh.
+pub(crate) struct Standing {
+    datasets: BTreeMap<String, Look>,
+    freshness: IntGaugeVec,
+    unread: IntGaugeVec,
+    stopped: IntGaugeVec,
+    memory_limit: IntGaugeVec,
+}
+
+impl Standing {
+    /// Of `datasets`, each of which may take `memory_bytes`.
+    pub(crate) fn new(datasets: BTreeMap<String, Look>, memory_bytes: usize) -> Result<Self, prometheus::Error> {
+        let memory_limit = gauge(MEMORY_LIMIT, "Bytes of states and tail at which the head stops")?;
+        for dataset in datasets.keys() {
+            memory_limit.with_label_values(&[dataset]).set(i64::try_from(memory_bytes).unwrap_or(i64::MAX));
+        }
+        Ok(Self {
+            datasets,
+            freshness: gauge(
+                FRESHNESS,
+                "Age of the oldest logged event that answers lack, in milliseconds; -1 while it cannot be told",
+            )?,
+            unread: gauge(UNREAD, "Offsets of the log above the head; -1 while unknown")?,
+            stopped: gauge(STOPPED, "Whether the head stands still or there is none")?,
+            memory_limit,
+        })
+    }
+
+    fn gauges(&self) -> [&IntGaugeVec; 4] {
+        [&self.freshness, &self.unread, &self.stopped, &self.memory_limit]
+    }
+}
+
+impl Collector for Standing {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauges().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        for (dataset, look) in &self.datasets {
+            let (Some((status, unread)), labels) = (look(), [dataset.as_str()]) else { continue };
+            self.freshness.with_label_values(&labels).set(status.freshness_ms.unwrap_or(-1));
+            self.unread.with_label_values(&labels).set(unread.unwrap_or(-1));
+            self.stopped.with_label_values(&labels).set(i64::from(status.stopped.is_some()));
+        }
+        self.gauges().into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use common::{clock::System, position::Frontier};
+    use prometheus::TextEncoder;
+
+    use super::*;
+    use crate::frame::{Beyond, Frame, Shared};
+
+    #[test]
+    fn a_dataset_that_stands_still_does_not_look_fresh() {
+        let shared = Arc::new(Shared::new("sales", Arc::new(System)));
+        let registry = Registry::new();
+        let looked_at = shared.clone();
+        let look: Look = Box::new(move || Some((looked_at.status(), looked_at.unread())));
+        let standing = Standing::new([("sales".to_owned(), look)].into(), 1024).unwrap();
+        registry.register(Box::new(standing)).unwrap();
+        let check = |name: &str, is_expected: &dyn Fn(i64) -> bool| {
+            let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{{dataset=\"sales\"}} ")));
+            let value: i64 = line.unwrap().parse().unwrap();
+            assert!(is_expected(value), "{name} is {value}");
+        };
+        check(STOPPED, &|stopped| stopped == 1);
+        check(FRESHNESS, &|ms| ms == -1);
+        check(UNREAD, &|offsets| offsets == -1);
+        check(MEMORY_LIMIT, &|bytes| bytes == 1024);
+        let frontier = |at| Frontier::from_iter([(0, at)]);
+        let frame = Frame { head: frontier(10), ..Frame::default() };
+        let beyond =
+            Beyond { end: Some((frontier(13), 5_000_000)), after_ms: [(0, 4_000)].into(), ..Beyond::default() };
+        shared.publish(Arc::new(frame), beyond);
+        shared.stopped(None);
+        check(STOPPED, &|stopped| stopped == 0);
+        check(UNREAD, &|offsets| offsets == 3);
+        // The worker says nothing any more: what it said last is from 1970, and grows old.
+        check(FRESHNESS, &|ms| ms > 1_000_000);
     }
 }

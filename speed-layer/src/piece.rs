@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use common::{
     position::Offset,
-    speed::{Error, KeyFilter, States},
+    speed::{Error, KeyFilter, parts::PartStates},
 };
 use datafusion::{
     arrow::{
@@ -36,17 +36,21 @@ impl Piece {
     }
 }
 
-/// The pieces of one view from its cut to the head, of all partitions.
+/// The pieces of one view up to the head, of the partitions asked for.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     pub(crate) schema: SchemaRef,
-    pub(crate) pieces: Vec<Arc<Piece>>,
+    /// From each cut of a request on; `None` where the states cannot be separated.
+    pub(crate) by_cut: Vec<Option<Vec<Arc<Piece>>>>,
 }
 
 #[async_trait]
-impl States for Pieces {
-    async fn read(&self, filter: Option<&KeyFilter>) -> Result<Vec<RecordBatch>, Error> {
-        let all = self.pieces.iter().map(|piece| &piece.states).filter(|states| states.num_rows() > 0);
+impl PartStates for Pieces {
+    async fn read(&self, cut_index: usize, filter: Option<&KeyFilter>) -> Result<Vec<RecordBatch>, Error> {
+        let Some(Some(pieces)) = self.by_cut.get(cut_index) else {
+            return Err(Error::Internal("the states were asked for from a cut that is not possible".into()));
+        };
+        let all = pieces.iter().map(|piece| &piece.states).filter(|states| states.num_rows() > 0);
         let Some(filter) = filter else { return Ok(all.cloned().collect()) };
         let failed = |error: datafusion::error::DataFusionError| Error::Internal(Box::new(error));
         let predicate = predicate(&self.schema, filter).map_err(failed)?;

@@ -2,7 +2,10 @@
 //!
 //! Rows are chosen by position, never by file: maintenance moves rows between files. File statistics only prune.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use common::{
     catalog::{Dataset, View},
@@ -48,7 +51,7 @@ pub(crate) async fn rebuild(
     storage: &Storage,
     dataset: &Dataset,
     at: &Version,
-    partitions: Partition,
+    partitions: &BTreeSet<Partition>,
     wanted: &[Wanted],
     context: &Arc<TaskContext>,
 ) -> Result<Vec<Rebuilt>> {
@@ -56,7 +59,7 @@ pub(crate) async fn rebuild(
     let mut streams = JoinSet::new();
     for stream in 0..plan.output_partitioning().partition_count() {
         let rows = plan.execute(stream, context.clone())?;
-        let mut folding = Folding::new(wanted.to_vec(), rows.schema(), context.clone());
+        let mut folding = Folding::new(wanted.to_vec(), partitions.clone(), rows.schema(), context.clone());
         let runtime = tokio::runtime::Handle::current();
         // Folding is work for the processor: it must not hold up what else the runtime does.
         streams.spawn_blocking(move || {
@@ -97,11 +100,11 @@ async fn tracks(
     wanted: &Wanted,
     mut states: BTreeMap<Partition, Vec<RecordBatch>>,
     at: &Version,
-    partitions: Partition,
+    partitions: &BTreeSet<Partition>,
     context: &Arc<TaskContext>,
 ) -> Rebuilt {
     let mut tracks = BTreeMap::new();
-    for partition in 0..partitions {
+    for &partition in partitions {
         let (from, to) = (wanted.cut.get(partition), at.frontier.get(partition));
         let mut track = Track::new(from);
         if to > from {
@@ -118,7 +121,7 @@ fn plan(
     storage: &Storage,
     dataset: &Dataset,
     at: &Version,
-    partitions: Partition,
+    partitions: &BTreeSet<Partition>,
     wanted: &[Wanted],
     context: &Arc<TaskContext>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -130,7 +133,7 @@ fn plan(
         wanted.iter().flat_map(|wanted| wanted.view.fold.projection()).copied().chain(positions).collect();
     projection.sort_unstable();
     projection.dedup();
-    let first = (0..partitions).map(lowest).min().unwrap_or(0);
+    let first = partitions.iter().copied().map(lowest).min().unwrap_or(0);
     let predicate: Arc<dyn PhysicalExpr> = Arc::new(BinaryExpr::new(
         col("_offset", &dataset.schema)?,
         Operator::GtEq,
@@ -152,18 +155,18 @@ fn plan(
 }
 
 /// Whether a file may hold a row at or after the cuts.
-fn may_hold(file: &DataFile, partitions: Partition, lowest: impl Fn(Partition) -> Offset) -> bool {
+fn may_hold(file: &DataFile, partitions: &BTreeSet<Partition>, lowest: impl Fn(Partition) -> Offset) -> bool {
     let Some(&(_, last)) = file.ranges.get("_offset") else { return true };
-    let (first, end) = match file.ranges.get("_partition") {
-        Some(&(low, high)) => (Partition::try_from(low).unwrap_or(0), Partition::try_from(high).unwrap_or(partitions)),
-        None => (0, partitions - 1),
-    };
-    (first..=end).any(|partition| last >= lowest(partition))
+    let (low, high) = file.ranges.get("_partition").copied().unwrap_or((i64::MIN, i64::MAX));
+    let within = partitions.iter().filter(|&&partition| (low..=high).contains(&i64::from(partition)));
+    within.copied().any(|partition| last >= lowest(partition))
 }
 
 /// Folds one stream of the master's rows, partition by partition.
 struct Folding {
     wanted: Vec<Wanted>,
+    /// Others are skipped.
+    partitions: BTreeSet<Partition>,
     context: Arc<TaskContext>,
     schema: SchemaRef,
     partition: usize,
@@ -175,7 +178,7 @@ struct Folding {
 }
 
 impl Folding {
-    fn new(wanted: Vec<Wanted>, schema: SchemaRef, context: Arc<TaskContext>) -> Self {
+    fn new(wanted: Vec<Wanted>, partitions: BTreeSet<Partition>, schema: SchemaRef, context: Arc<TaskContext>) -> Self {
         let place = |name: &str| schema.index_of(name).unwrap_or_default();
         let inputs = wanted
             .iter()
@@ -189,6 +192,7 @@ impl Folding {
             waiting: BTreeMap::new(),
             states,
             wanted,
+            partitions,
             context,
             schema,
         }
@@ -196,6 +200,9 @@ impl Folding {
 
     async fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         for (partition, rows) in by_partition(batch, self.partition) {
+            if !self.partitions.contains(&partition) {
+                continue;
+            }
             let waiting = self.waiting.entry(partition).or_default();
             waiting.push(rows);
             if waiting.iter().map(RecordBatch::num_rows).sum::<usize>() >= FOLD_ROWS {

@@ -1,7 +1,7 @@
 //! The worker of one dataset: follows the log for freshness and the master's commits for boundaries.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,7 +20,11 @@ use datafusion::{
     execution::{TaskContext, memory_pool::UnboundedMemoryPool},
     prelude::SessionConfig,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Context,
@@ -39,6 +43,8 @@ use follow::{Following, Update};
 use state::State;
 
 const POLL_WAIT: Duration = Duration::from_millis(20);
+/// How long to leave a log alone that could not be read.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Keeps one dataset's states.
@@ -48,6 +54,8 @@ pub(crate) struct Worker {
     views: Vec<Arc<View>>,
     shared: Arc<Shared>,
     metrics: Metrics,
+    /// Which partitions it holds; `None` for all.
+    keep: watch::Receiver<Option<BTreeSet<Partition>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,19 +68,26 @@ enum Error {
     Fold(#[from] DataFusionError),
     #[error("the head fell behind a published cut while its memory was full: starting again from there")]
     Behind,
+    #[error("the log's reader left out what follows the head: starting again")]
+    Hole,
     #[error("the task that follows the tables has ended")]
     Following,
 }
 
 impl Worker {
-    pub(crate) fn new(context: Arc<Context>, dataset: Arc<Dataset>, shared: Arc<Shared>, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        dataset: Arc<Dataset>,
+        shared: Arc<Shared>,
+        metrics: Metrics,
+        keep: watch::Receiver<Option<BTreeSet<Partition>>>,
+    ) -> Self {
         let views = context.catalog.views.values().filter(|view| view.dataset.name == dataset.name).cloned().collect();
-        Self { context, dataset, views, shared, metrics }
+        Self { context, dataset, views, shared, metrics, keep }
     }
 
     /// Works until it is cancelled; whatever goes wrong is tried again from the master dataset.
-    pub(crate) async fn run(self) -> Result<(), Infallible> {
-        let cancelled = self.context.supervisor.cancelled();
+    pub(crate) async fn run(self, cancelled: CancellationToken) -> Result<(), Infallible> {
         let mut backoff = Duration::from_millis(100);
         loop {
             let began = Instant::now();
@@ -99,15 +114,16 @@ impl Worker {
     async fn session(&self) -> Result<(), Error> {
         let log = &self.context.log;
         let topic = &self.dataset.topic;
-        let partitions = log.ensure_topic(topic, self.dataset.partitions).await?;
-        let following = Following::open(&self.context, &self.dataset, &self.views, partitions).await?;
+        let count = log.ensure_topic(topic, self.dataset.partitions).await?;
+        let mut keep = self.keep.clone();
+        let kept = keep.borrow_and_update().clone();
+        let partitions = Arc::new(kept.unwrap_or_else(|| (0..count).collect()));
+        let following = Following::open(&self.context, &self.dataset, &self.views, count).await?;
         let task_context = self.task_context()?;
-        let mut state = self.rebuilt(&following, partitions, &task_context).await?;
+        let mut state = self.rebuilt(&following, partitions.clone(), &task_context).await?;
         master::verify(log.as_ref(), topic, following.master()).await?;
-        let mut reader = log.reader(topic, &state.frame.head).await?;
-        self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone());
-        self.shared.stopped(None);
-        tracing::info!(dataset = self.dataset.name, head = %state.frame.head, "speed layer is ready");
+        let mut reader = self.reader(&state).await?;
+        self.show(&mut state, true);
 
         let (updates, mut inbox) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
@@ -116,12 +132,29 @@ impl Worker {
             Background::new(self.context.clone(), self.dataset.clone(), partitions, task_context.clone());
         let mut housekeeping = Instant::now();
         loop {
-            let chunks = if state.paused { Self::pause().await } else { self.poll(&mut reader, &mut state).await? };
-            let moved = !chunks.is_empty();
-            if moved {
+            let kept = if keep.has_changed().unwrap_or(false) { keep.borrow_and_update().clone() } else { None };
+            if let Some(kept) = kept {
+                state.shrink(kept);
+                background.shrink(state.partitions.clone());
+                reader = self.reader(&state).await?;
+                self.show(&mut state, true);
+            }
+            let chunks = match state.paused {
+                Some(_) => Self::pause().await,
+                None => self.poll(&mut reader, &mut state).await?,
+            };
+            if let Some((end, seen_us)) = reader.end_seen() {
+                state.beyond.note_end(&state.frame.head, end, seen_us);
+            }
+            let mut changed = !chunks.is_empty();
+            if changed {
+                if !state.note_read(&chunks) {
+                    return Err(Error::Hole);
+                }
+                // Answers that are given meanwhile lack what has been read.
+                self.show(&mut state, false);
                 self.apply(&mut state, chunks, &task_context).await;
             }
-            let mut changed = moved;
             loop {
                 match inbox.try_recv() {
                     Ok(update) => {
@@ -135,17 +168,34 @@ impl Worker {
             while let Some(done) = background.done() {
                 changed |= state.take(done);
             }
-            state.beyond.end = reader.end_seen();
-            if changed {
-                self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone());
-            } else {
-                self.shared.look_beyond(state.beyond.clone());
-            }
             if housekeeping.elapsed() >= self.context.settings.follow_every {
                 housekeeping = Instant::now();
-                self.keep_house(&mut state, &mut background)?;
+                changed |= self.keep_house(&mut state, &mut background);
+                changed |= self.mind_memory(&mut state, &task_context).await?;
             }
+            self.show(&mut state, changed);
         }
+    }
+
+    /// A reader from the head on.
+    async fn reader(&self, state: &State) -> Result<Box<dyn Reader>, log::Error> {
+        let only = Some(state.partitions.as_ref());
+        self.context.log.reader(&self.dataset.topic, &state.frame.head, only).await
+    }
+
+    /// Lets readers have what there is, once the head has passed what they were answered before, and says why the head
+    /// does not move.
+    fn show(&self, state: &mut State, changed: bool) {
+        if changed && self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone()) {
+            if !std::mem::replace(&mut state.is_shown, true) {
+                tracing::info!(dataset = self.dataset.name, head = %state.frame.head, "speed layer is ready");
+            }
+        } else if state.is_shown {
+            self.shared.look_beyond(state.beyond.clone());
+        }
+        let reason = || "the log is being read again up to where answers stood before".to_owned();
+        let coming = (!state.is_shown).then(reason);
+        self.shared.stopped(state.stalled.clone().or_else(|| state.paused.clone()).or(coming));
     }
 
     async fn pause() -> Vec<Chunk> {
@@ -154,25 +204,37 @@ impl Worker {
     }
 
     async fn poll(&self, reader: &mut Box<dyn Reader>, state: &mut State) -> Result<Vec<Chunk>, Error> {
-        match reader.poll(self.context.settings.poll_records, POLL_WAIT).await {
+        let mut read = Ok(Vec::new());
+        if state.stalled.is_some() {
+            tokio::time::sleep(LOG_PAUSE).await;
+            read = self.reopened(state).await.map(|reopened| {
+                *reader = reopened;
+                Vec::new()
+            });
+        }
+        if read.is_ok() {
+            read = reader.poll(self.context.settings.poll_records, POLL_WAIT).await;
+        }
+        match read {
             Ok(chunks) => {
-                if std::mem::take(&mut state.stalled) {
-                    self.shared.stopped(None);
-                }
+                state.stalled = None;
                 Ok(chunks)
             }
             // The states are still good: only the reader has to be opened again, at the head.
             Err(error) if common::fault::Fault::retryable(&error) => {
                 let reason = chain(&error);
                 tracing::warn!(dataset = self.dataset.name, "speed layer cannot read the log: {reason}");
-                self.shared.stopped(Some(reason));
-                state.stalled = true;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                *reader = self.context.log.reader(&self.dataset.topic, &state.frame.head).await?;
+                state.stalled = Some(reason);
                 Ok(Vec::new())
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A reader from the head on. What was out of reach may have come back as another log.
+    async fn reopened(&self, state: &State) -> Result<Box<dyn Reader>, log::Error> {
+        master::verify(self.context.log.as_ref(), &self.dataset.topic, &state.sealed).await?;
+        self.reader(state).await
     }
 
     fn task_context(&self) -> Result<Arc<TaskContext>, Error> {
@@ -185,7 +247,7 @@ impl Worker {
     async fn rebuilt(
         &self,
         following: &Following,
-        partitions: Partition,
+        partitions: Arc<BTreeSet<Partition>>,
         context: &Arc<TaskContext>,
     ) -> Result<State, Error> {
         let at = following.master();
@@ -193,7 +255,7 @@ impl Worker {
             self.views.iter().map(|view| Wanted { view: view.clone(), cut: following.cut(&view.name) }).collect();
         self.shared.stopped(Some(format!("it is being rebuilt from {} files of the master dataset", at.files.len())));
         self.metrics.rebuilds.with_label_values(&[&self.dataset.name]).inc();
-        let rebuilt = rebuild(&self.context.storage, &self.dataset, at, partitions, &wanted, context).await?;
+        let rebuilt = rebuild(&self.context.storage, &self.dataset, at, &partitions, &wanted, context).await?;
         let mut state = State::new(at.clone(), partitions, self.context.clock.now_us());
         for (wanted, rebuilt) in wanted.into_iter().zip(rebuilt) {
             let (tracks, failed) = match rebuilt {
@@ -241,57 +303,89 @@ impl Worker {
         match update {
             Update::Master(version) => {
                 state.boundary(*version, self.context.clock.now_us());
-                for partition in 0..state.partitions {
+                for &partition in state.partitions.clone().iter() {
                     state.seal(partition, context).await;
                 }
             }
             Update::Published { view, cut } => state.published(&view, cut),
+            Update::Announced(announced) => state.announced = announced,
         }
     }
 
-    /// Retires cuts, merges pieces, rebuilds what cannot be cut, and minds the memory.
-    fn keep_house(&self, state: &mut State, background: &mut Background) -> Result<(), Error> {
+    /// Retires cuts, merges pieces, and rebuilds what cannot be cut. Whether states have changed.
+    fn keep_house(&self, state: &mut State, background: &mut Background) -> bool {
         let settings = &self.context.settings;
         let now_us = self.context.clock.now_us();
-        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-        let retire_after = if state.paused { 0 } else { micros(settings.retire_after) };
-        state.retire(now_us, retire_after, micros(settings.keep_boundaries));
+        let retire_after = if state.paused.is_some() { 0 } else { micros(settings.retire_after) };
+        let changed = state.retire(now_us, retire_after, micros(settings.keep_boundaries));
         if background.is_idle() {
+            state.rebuilding = None;
             if let Some(wanted) = state.unreachable_cut() {
                 tracing::info!(dataset = self.dataset.name, view = wanted.view.name, cut = %wanted.cut, "rebuilding a view's states");
                 self.metrics.rebuilds.with_label_values(&[&self.dataset.name]).inc();
+                state.rebuilding = Some(state.sealed.frontier.clone());
                 background.rebuild(wanted, state.sealed.clone());
-            } else if let Some((view, partition, run)) = state.next_run() {
-                background.merge(view, partition, run);
+            } else if let Some(run) = state.next_run() {
+                background.merge(run);
             }
         }
         let dataset = [self.dataset.name.as_str()];
-        let bytes = state.bytes();
-        self.metrics.memory.with_label_values(&dataset).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.pieces.with_label_values(&dataset).set(i64::try_from(state.pieces()).unwrap_or(i64::MAX));
-        let freshness = state.beyond.freshness_ms(&state.frame.head, now_us);
-        self.metrics.freshness.with_label_values(&dataset).set(freshness.unwrap_or(-1));
-        self.mind_memory(state, bytes)
+        changed
     }
 
-    fn mind_memory(&self, state: &mut State, bytes: usize) -> Result<(), Error> {
+    /// Over the bound, first the tail is folded; where that is not enough, the head stops. Whether states have changed.
+    async fn mind_memory(&self, state: &mut State, context: &Arc<TaskContext>) -> Result<bool, Error> {
         let limit = self.context.settings.memory_bytes;
-        if bytes > limit && !state.paused {
-            let reason = format!(
-                "its states take {bytes} bytes, more than the {limit} of `speed.memory`: the head stands still until a \
-                 newer batch view version lets go of some"
-            );
-            tracing::warn!(dataset = self.dataset.name, "speed layer: {reason}");
-            self.shared.stopped(Some(reason));
-            state.paused = true;
-        } else if state.paused && bytes <= limit / 10 * 9 {
-            self.shared.stopped(None);
-            state.paused = false;
-        } else if state.paused && state.is_behind_a_cut() {
-            return Err(Error::Behind);
+        // Folding and going on have to be worth it, or there would soon be nothing else.
+        let enough = limit / 10 * 9;
+        let mut bytes = state.bytes();
+        let mut changed = false;
+        if bytes > if state.paused.is_some() { enough } else { limit } {
+            // A cut that waits for a boundary would lose the next one too.
+            if !state.needs_a_boundary() {
+                changed = self.squeeze(state, context).await;
+                bytes = state.bytes();
+            }
+            if state.paused.is_some() && state.is_behind_a_cut() {
+                return Err(Error::Behind);
+            }
+            // What has been answered before must be reached again.
+            if bytes > enough && state.paused.is_none() && state.is_shown {
+                let reason = format!(
+                    "its states take {bytes} bytes of the {limit} of `speed.memory`: the head stands still until a \
+                     newer batch view version lets go of some"
+                );
+                tracing::warn!(dataset = self.dataset.name, "speed layer: {reason}");
+                state.paused = Some(reason);
+            }
         }
-        Ok(())
+        if bytes <= enough {
+            state.paused = None;
+        }
+        self.metrics.memory.with_label_values(&[&self.dataset.name]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        Ok(changed)
     }
+
+    /// Makes the states as small as they can be: without rows, and without boundaries that nobody has asked for. The
+    /// head waits for it. Whether there was anything to do.
+    async fn squeeze(&self, state: &mut State, context: &Arc<TaskContext>) -> bool {
+        let mut changed = state.retire(self.context.clock.now_us(), 0, 0);
+        changed |= state.give_up_tail(context).await;
+        while let Some(run) = state.next_run() {
+            let context = context.clone();
+            let merged = tokio::task::spawn_blocking(move || run.merge(&context)).await;
+            if !merged.is_ok_and(|done| state.take(done)) {
+                break;
+            }
+            changed = true;
+        }
+        changed
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl std::fmt::Debug for Done {

@@ -4,7 +4,8 @@
 //! transaction, so throughput grows with the load. Readers are given only what that transaction has made durable.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
     thread::JoinHandle,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redb::{Database, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Bounds, Error, Log, NewRecord, Reader};
@@ -72,8 +73,17 @@ impl Embedded {
             source,
         };
         std::fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(&file).map_err(|error| failed(error.into()))?;
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(&file);
+        let database = database.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+                failed("another process has it open: stop that one or choose another folder".into())
+            }
+            error => failed(error.into()),
+        })?;
+        // The file's own name must outlast a power failure too, not only what is written into it.
+        for named_in in [Some(folder), folder.parent()].into_iter().flatten().filter(|path| path.is_dir()) {
+            File::open(named_in).and_then(|folder| folder.sync_all()).map_err(|error| failed(error.into()))?;
+        }
         let topics = load(&database).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared { database, clock, topics: RwLock::new(topics), commits: watch::Sender::new(0) });
         let (queue, requests) = mpsc::channel(QUEUE);
@@ -183,8 +193,13 @@ impl Log for Embedded {
         self.write(topic, partition, writer::What::Append(records)).await
     }
 
-    async fn reader(&self, topic: &str, from: &Frontier) -> Result<Box<dyn Reader>, Error> {
-        Ok(Box::new(reader::EmbeddedReader::open(self.shared.clone(), topic, from)?))
+    async fn reader(
+        &self,
+        topic: &str,
+        from: &Frontier,
+        only: Option<&BTreeSet<Partition>>,
+    ) -> Result<Box<dyn Reader>, Error> {
+        Ok(Box::new(reader::EmbeddedReader::open(self.shared.clone(), topic, from, only)?))
     }
 }
 
@@ -223,12 +238,13 @@ mod tests {
         assert_eq!(log.ensure_topic("t", 2).await.unwrap(), 2);
         let record = |value: &'static [u8]| NewRecord { key: None, value: Some(value.into()) };
         assert_eq!(log.append("t", 1, vec![record(b"a"), record(b"b")]).await.unwrap(), [0, 1]);
-        assert!(open().unwrap_err().to_string().contains("open the embedded log"));
+        let held = crate::fault::chain(&open().unwrap_err());
+        assert!(held.contains("open the embedded log") && held.contains("another process has it open"), "{held}");
         drop(log);
         let log = open().unwrap();
         assert_eq!(log.ensure_topic("t", 9).await.unwrap(), 2);
         assert_eq!(log.append("t", 1, vec![record(b"c")]).await.unwrap(), [2]);
-        let mut reader = log.reader("t", &Frontier::from_iter([(1, 1)])).await.unwrap();
+        let mut reader = log.reader("t", &Frontier::from_iter([(1, 1)]), None).await.unwrap();
         let chunks = reader.poll(10, Duration::from_secs(5)).await.unwrap();
         assert_eq!((chunks.len(), chunks[0].offsets.clone(), chunks[0].value(1)), (1, vec![1, 2], b"c".as_slice()));
     }
@@ -245,6 +261,11 @@ mod tests {
         suite::appends_side_by_side(&log, "c").await.unwrap();
         suite::what_is_not_there(&log, "d").await.unwrap();
         suite::gaps_are_passed(&log, "e", || async { embedded.skip("e", 0, 1).await.unwrap() }).await.unwrap();
+        let trim = |below: Frontier| {
+            let embedded = embedded.clone();
+            async move { embedded.trim("f", &below).await.unwrap() }
+        };
+        suite::what_has_expired_is_said(&log, "f", trim).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -257,13 +278,13 @@ mod tests {
         log.skip("t", 0, 3).await.unwrap();
         assert_eq!(log.append("t", 0, vec![record()]).await.unwrap(), [5]);
         log.skip("t", 0, 1).await.unwrap();
-        let mut reader = log.reader("t", &Frontier::default()).await.unwrap();
+        let mut reader = log.reader("t", &Frontier::default(), None).await.unwrap();
         let chunks = reader.poll(10, Duration::from_secs(5)).await.unwrap();
         assert_eq!((chunks[0].offsets.clone(), chunks[0].next), (vec![0, 1, 5], 7));
         log.trim("t", &Frontier::from_iter([(0, 4)])).await.unwrap();
-        let expired = log.reader("t", &Frontier::default()).await.unwrap_err();
+        let expired = log.reader("t", &Frontier::default(), None).await.unwrap_err();
         assert!(matches!(expired, Error::Expired { start: 2, .. }), "{expired}");
-        let beyond = log.reader("t", &Frontier::from_iter([(0, 8)])).await.unwrap_err();
+        let beyond = log.reader("t", &Frontier::from_iter([(0, 8)]), None).await.unwrap_err();
         assert!(matches!(beyond, Error::Truncated { end: 7, .. }), "{beyond}");
     }
 }

@@ -27,12 +27,22 @@ async fn read_to(
     from: &Frontier,
     end: &Frontier,
 ) -> Result<Vec<(Partition, Read)>, Error> {
+    read_by(1000, reader, from, end).await
+}
+
+/// The same, with at most about so many records at once.
+async fn read_by(
+    max_records: usize,
+    reader: &mut Box<dyn Reader>,
+    from: &Frontier,
+    end: &Frontier,
+) -> Result<Vec<(Partition, Read)>, Error> {
     let mut at = from.clone();
     let mut read = Vec::new();
     let deadline = tokio::time::Instant::now() + DEADLINE;
     while !at.covers(end) {
         assert!(tokio::time::Instant::now() < deadline, "stood at {at} and did not come to {end}");
-        for chunk in reader.poll(1000, WAIT).await? {
+        for chunk in reader.poll(max_records, WAIT).await? {
             assert_eq!(chunk.from, at.get(chunk.partition), "chunks follow one another");
             at.set(chunk.partition, chunk.next);
             read.extend(records(&chunk).into_iter().map(|record| (chunk.partition, record)));
@@ -63,12 +73,13 @@ pub async fn what_is_written_is_read(log: &Arc<dyn Log>, topic: &str) -> Result<
     assert_eq!(bounds.end.partitions().count(), 3, "every partition is named");
     for first in [0, 1, 499, 500, 509, 510] {
         let from = Frontier::from_iter([(0, first), (2, 4)]);
-        let read = read_to(&mut log.reader(topic, &from).await?, &from, &bounds.end).await?;
+        let mut reader = log.reader(topic, &from, None).await?;
+        let read = read_by(7, &mut reader, &from, &bounds.end).await?;
         let expected = (first..510).map(|n| (0, (n, Some(format!("value {n}").into_bytes())))).collect::<Vec<_>>();
         assert_eq!(read, expected, "from {first}");
     }
     let from = Frontier::from_iter([(0, 510)]);
-    let read = read_to(&mut log.reader(topic, &from).await?, &from, &bounds.end).await?;
+    let read = read_to(&mut log.reader(topic, &from, None).await?, &from, &bounds.end).await?;
     let values: Vec<Option<usize>> = read.iter().map(|(_, (_, value))| value.as_ref().map(Vec::len)).collect();
     assert_eq!(values, [Some(0), None, Some(1), Some(700_000)]);
     Ok(())
@@ -78,7 +89,7 @@ pub async fn what_is_written_is_read(log: &Arc<dyn Log>, topic: &str) -> Result<
 pub async fn a_reader_waits_at_the_end(log: &Arc<dyn Log>, topic: &str) -> Result<(), Error> {
     log.ensure_topic(topic, 1).await?;
     let start = Frontier::default();
-    let mut reader = log.reader(topic, &start).await?;
+    let mut reader = log.reader(topic, &start, None).await?;
     assert!(reader.poll(10, Duration::from_millis(50)).await?.is_empty());
     for round in 0..20_i64 {
         // Given up in the middle, at another moment each time.
@@ -113,7 +124,7 @@ pub async fn appends_side_by_side(log: &Arc<dyn Log>, topic: &str) -> Result<(),
         (0..2).flat_map(|partition| (0..500).map(move |offset| (partition, offset))).collect();
     assert_eq!(offsets, expected);
     let end = log.bounds(topic).await?.end;
-    let read = read_to(&mut log.reader(topic, &Frontier::default()).await?, &Frontier::default(), &end).await?;
+    let read = read_to(&mut log.reader(topic, &Frontier::default(), None).await?, &Frontier::default(), &end).await?;
     assert_eq!(read.len(), 1000);
     Ok(())
 }
@@ -124,8 +135,49 @@ pub async fn what_is_not_there(log: &Arc<dyn Log>, topic: &str) -> Result<(), Er
     assert!(matches!(unknown, Err(Error::UnknownTopic { .. })), "{unknown:?}");
     log.ensure_topic(topic, 1).await?;
     log.append(topic, 0, numbered(0..3)).await?;
-    let beyond = log.reader(topic, &Frontier::from_iter([(0, 4)])).await;
+    let beyond = log.reader(topic, &Frontier::from_iter([(0, 4)]), None).await;
     assert!(matches!(beyond, Err(Error::Truncated { wanted: 4, end: 3, .. })), "{beyond:?}");
+    let no_such_partition = log.reader(topic, &Frontier::from_iter([(5, 1)]), None).await;
+    assert!(
+        matches!(no_such_partition, Err(Error::Truncated { partition: 5, wanted: 1, end: 0, .. })),
+        "{no_such_partition:?}"
+    );
+    let nowhere = log.append(&format!("{topic}-unknown"), 0, numbered(0..1)).await;
+    assert!(matches!(nowhere, Err(Error::UnknownTopic { .. })), "{nowhere:?}");
+    for partition in [-1, 1] {
+        let nowhere = log.append(topic, partition, numbered(0..1)).await;
+        assert!(nowhere.is_err(), "partition {partition}: {nowhere:?}");
+    }
+    Ok(())
+}
+
+/// Records that have expired are an error, also for a reader that is open: never a hole. `expire` removes what is
+/// below a frontier of partition 0.
+pub async fn what_has_expired_is_said<F: Future<Output = ()>>(
+    log: &Arc<dyn Log>,
+    topic: &str,
+    expire: impl Fn(Frontier) -> F,
+) -> Result<(), Error> {
+    log.ensure_topic(topic, 1).await?;
+    log.append(topic, 0, numbered(0..10)).await?;
+    log.append(topic, 0, numbered(10..20)).await?;
+    let start = Frontier::default();
+    let mut open = log.reader(topic, &start, None).await?;
+    expire(Frontier::from_iter([(0, 10)])).await;
+    let bounds = log.bounds(topic).await?;
+    assert_eq!((bounds.start.get(0), bounds.end.get(0)), (10, 20));
+    // It may have had the records at hand before.
+    match read_to(&mut open, &start, &bounds.end).await {
+        Ok(read) => assert_eq!(read.len(), 20, "a hole"),
+        Err(error) => assert!(matches!(error, Error::Expired { wanted: 0, start: 10, .. }), "{error:?}"),
+    }
+    for wanted in [0, 9] {
+        let expired = log.reader(topic, &Frontier::from_iter([(0, wanted)]), None).await;
+        assert!(matches!(expired, Err(Error::Expired { start: 10, .. })), "from {wanted}: {expired:?}");
+    }
+    let from = Frontier::from_iter([(0, 10)]);
+    let read = read_to(&mut log.reader(topic, &from, None).await?, &from, &bounds.end).await?;
+    assert_eq!(read.len(), 10);
     Ok(())
 }
 
@@ -137,7 +189,7 @@ pub async fn gaps_are_passed<F: Future<Output = ()>>(
 ) -> Result<(), Error> {
     log.ensure_topic(topic, 1).await?;
     log.append(topic, 0, numbered(0..2)).await?;
-    let mut reader = log.reader(topic, &Frontier::default()).await?;
+    let mut reader = log.reader(topic, &Frontier::default(), None).await?;
     gap().await;
     let end = log.bounds(topic).await?.end;
     assert!(end.get(0) > 2, "the gap takes offsets");

@@ -1,6 +1,6 @@
 //! Whether a log still holds what was archived from it: a recreated or truncated topic uses its offsets again.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Version, fingerprint};
 use crate::{
@@ -25,7 +25,7 @@ pub async fn verify(log: &dyn Log, topic: &str, at: &Version) -> Result<(), log:
     let still_there = |partition, offset| offset >= bounds.start.get(partition);
     for (&partition, &(offset, known)) in &at.last {
         if still_there(partition, offset) {
-            compare(log, topic, &bounds.end, partition, offset, known).await?;
+            compare(log, topic, partition, offset, known).await?;
         }
     }
     Ok(())
@@ -34,14 +34,12 @@ pub async fn verify(log: &dyn Log, topic: &str, at: &Version) -> Result<(), log:
 async fn compare(
     log: &dyn Log,
     topic: &str,
-    end: &Frontier,
     partition: Partition,
     offset: Offset,
     known: i64,
 ) -> Result<(), log::Error> {
-    let mut from = end.clone();
-    from.set(partition, offset);
-    let mut reader = log.reader(topic, &from).await?;
+    let only = BTreeSet::from([partition]);
+    let mut reader = log.reader(topic, &Frontier::from_iter([(partition, offset)]), Some(&only)).await?;
     let waited = tokio::time::timeout(PATIENCE, async {
         loop {
             for chunk in reader.poll(1, Duration::from_millis(200)).await? {

@@ -45,8 +45,9 @@ pub async fn serve(address: SocketAddr, folder: &Path) -> Result<()> {
     let hasher = Arc::new(RandomState::new());
     let listener = TcpListener::bind(address).await?;
     loop {
-        let (socket, _) = listener.accept().await?;
-        socket.set_nodelay(true)?;
+        // A client that has gone in the meantime is no reason to end.
+        let Ok((socket, _)) = listener.accept().await else { continue };
+        let _ = socket.set_nodelay(true);
         let (service, locks, hasher) = (service.clone(), locks.clone(), hasher.clone());
         let in_turn = service_fn(move |request: Request<Incoming>| {
             let (service, locks) = (service.clone(), locks.clone());

@@ -13,5 +13,6 @@ mod kafka;
 mod merge;
 mod security;
 mod simulation;
+mod speed;
 mod sql;
 mod system;

@@ -85,12 +85,12 @@ impl Bed {
             limits: options.limits,
             clock: Arc::new(System),
         });
-        let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let listener = common::web::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let tls = options.tls.server(tls::HTTP).unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let supervisor = Supervisor::new();
-        http::serve(listener, tls, router.unwrap(), &supervisor);
+        common::web::serve(listener, tls, router.unwrap(), &supervisor);
         let base = format!("{scheme}://localhost:{port}");
         Self { world, supervisor, base, http: options.http.unwrap_or_default() }
     }
@@ -330,7 +330,7 @@ enum End {
 #[test]
 fn hostile_sql_is_refused_or_stopped_and_the_server_unharmed() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.enable_all().thread_stack_size(serving_layer::engine::STACK_BYTES).build().unwrap();
+    let runtime = runtime.enable_all().thread_stack_size(common::process::STACK_BYTES).build().unwrap();
     runtime.block_on(async { tokio::spawn(hostile_sql()).await.unwrap() });
 }
 

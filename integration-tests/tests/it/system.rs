@@ -331,6 +331,15 @@ async fn archived(setup: &Setup, end: &Frontier) {
         assert!(Instant::now() < deadline, "recomputed up to {cut} of {end}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    // Nothing comes any more, so answers lack nothing, time after time.
+    let mut fresh = 0;
+    while fresh < 10 {
+        let url = format!("{}/v1/views/by_product/rows?limit=1", lamina.url);
+        let answer: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        fresh = if answer["stamp"]["freshness_ms"] == json!(0) { fresh + 1 } else { 0 };
+        assert!(Instant::now() < deadline, "the answer lacks something: {answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert!(lamina.stop().await.unwrap());
 }
 

@@ -34,6 +34,9 @@ mod master_table;
 
 /// How long a query waits for the speed layer to be able to complete a batch view version.
 const PATIENCE: Duration = Duration::from_secs(2);
+const TRY_EVERY: Duration = Duration::from_millis(20);
+/// How often a query is begun again when a worker is lost that had frozen states for it.
+const ATTEMPTS: usize = 5;
 
 /// The tables of a query, and the prefix they are at.
 #[derive(Debug)]
@@ -47,7 +50,16 @@ impl Engine {
     pub async fn sql(&self, sql: &str, options: &Options) -> Result<Answer, Error> {
         let statement = parse(sql)?;
         let reads = self.reads(&statement, &options.scope)?;
-        let frame = self.frame(&reads, options).await?;
+        again(|| self.sql_once(statement.clone(), &reads, options)).await
+    }
+
+    async fn sql_once(
+        &self,
+        statement: Statement,
+        reads: &BTreeSet<String>,
+        options: &Options,
+    ) -> Result<Answer, Error> {
+        let frame = self.frame(reads, options).await?;
         let stop = Stop::default();
         let context = session::with_tables(&self.base, frame.tables, &stop).map_err(Error::Execution)?;
         let state = context.state();
@@ -122,16 +134,41 @@ impl Engine {
             by_dataset.entry(&view.dataset.name).or_default().push(view);
         }
         for (dataset, views) in by_dataset {
-            if let Some(position) = options.min_position.get(dataset) {
-                self.context.speed.reach(dataset, position, options.wait).await?;
-            }
-            self.freeze(dataset, &views, &mut frame).await?;
+            self.freeze(dataset, &views, options, &mut frame).await?;
         }
         Ok(frame)
     }
 
-    async fn freeze(&self, dataset: &str, views: &[&Arc<View>], frame: &mut Frame) -> Result<(), Error> {
-        let (versions, frozen) = self.frozen(dataset, views).await?;
+    async fn freeze(
+        &self,
+        dataset: &str,
+        views: &[&Arc<View>],
+        options: &Options,
+        frame: &mut Frame,
+    ) -> Result<(), Error> {
+        let deadline = tokio::time::Instant::now() + options.wait;
+        let (versions, frozen) = loop {
+            let wanted = options.min_position.get(dataset);
+            if let Some(position) = wanted {
+                let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+                self.context.speed.reach(dataset, position, left).await?;
+            }
+            let (versions, frozen) = self.frozen(dataset, views, options.allow_partial).await?;
+            match wanted {
+                // A partition may have been taken from another owner than the one that has come so far.
+                Some(wanted) if !frozen.head.covers(wanted) => {
+                    if tokio::time::Instant::now() >= deadline {
+                        let (dataset, head, wanted) = (dataset.to_owned(), frozen.head, wanted.clone());
+                        return Err(speed::Error::NotReached { dataset, head, wanted }.into());
+                    }
+                    tokio::time::sleep(TRY_EVERY).await;
+                }
+                _ => break (versions, frozen),
+            }
+        };
+        if !frozen.missing.is_empty() {
+            frame.stamp.missing.insert(dataset.to_owned(), frozen.missing);
+        }
         for ((view, versions), states) in views.iter().zip(versions).zip(frozen.views) {
             let Some(version) = versions.get(states.cut_index).cloned() else {
                 return Err(Error::refused("the speed layer chose a cut that was not offered", "this is a defect"));
@@ -154,22 +191,25 @@ impl Engine {
             frame.tables.insert(view.name.clone(), Arc::new(merged));
         }
         frame.stamp.head.insert(dataset.to_owned(), frozen.head);
-        frame.stamp.freshness_ms = match (frame.stamp.head.len(), frame.stamp.freshness_ms, frozen.freshness_ms) {
-            (1, _, freshness) => freshness,
-            (_, Some(known), Some(freshness)) => Some(known.max(freshness)),
-            _ => None,
-        };
+        note_freshness(&mut frame.stamp, frozen.freshness_ms);
         Ok(())
     }
 
     /// The versions that were offered and what the speed layer made of them. A version that it has not heard of yet
     /// costs a moment; one that it cannot complete leaves the one before.
-    async fn frozen(&self, dataset: &str, views: &[&Arc<View>]) -> Result<(Vec<Vec<Arc<Version>>>, Frozen), Error> {
+    async fn frozen(
+        &self,
+        dataset: &str,
+        views: &[&Arc<View>],
+        allow_partial: bool,
+    ) -> Result<(Vec<Vec<Arc<Version>>>, Frozen), Error> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let versions: Vec<Vec<Arc<Version>>> = views.iter().map(|view| self.versions.of(&view.name)).collect();
             let request = Request {
                 dataset: dataset.to_owned(),
+                partitions: (0..self.partitions.get(dataset).copied().unwrap_or_default()).collect(),
+                allow_partial,
                 views: views
                     .iter()
                     .zip(&versions)
@@ -183,7 +223,7 @@ impl Engine {
             match self.context.speed.freeze(&request).await {
                 Ok(frozen) => return Ok((versions, frozen)),
                 Err(speed::Error::NoCut { .. }) if tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(TRY_EVERY).await;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -212,7 +252,7 @@ impl Engine {
             }
         };
         stamp.head.insert(dataset.name.clone(), version.frontier.clone());
-        stamp.freshness_ms = self.lacks_nothing(dataset, &version.frontier).await.then_some(0);
+        note_freshness(stamp, self.lacks_nothing(dataset, &version.frontier).await.then_some(0));
         let table = common::master::table(&self.context.storage, &dataset.name)
             .map_err(|error| Error::storage("open the master dataset", error))?;
         Ok(master_table::At { version, table: table.path().to_owned() })
@@ -236,6 +276,34 @@ impl Engine {
             _ => Error::Refused { reason: error.strip_backtrace(), hint: None, at },
         }
     }
+}
+
+/// Begins a query again when the states that were frozen for it are gone with their worker: it is then frozen anew as a
+/// whole.
+pub(super) async fn again<F: Future<Output = Result<Answer, Error>>>(query: impl Fn() -> F) -> Result<Answer, Error> {
+    for _ in 1..ATTEMPTS {
+        match query().await {
+            Err(Error::Execution(error)) if lost_worker(&error) => {
+                tracing::debug!("a query is begun again: {}", error.strip_backtrace());
+            }
+            outcome => return outcome,
+        }
+    }
+    query().await
+}
+
+fn lost_worker(error: &DataFusionError) -> bool {
+    let DataFusionError::External(source) = error.find_root() else { return false };
+    source.downcast_ref::<speed::Error>().is_some_and(|error| matches!(error, speed::Error::Unreachable(_)))
+}
+
+/// Notes the freshness of the dataset whose head has just been noted: an answer is as old as the oldest of its datasets.
+fn note_freshness(stamp: &mut Stamp, freshness_ms: Option<i64>) {
+    stamp.freshness_ms = match (stamp.head.len(), stamp.freshness_ms, freshness_ms) {
+        (1, _, freshness_ms) => freshness_ms,
+        (_, Some(known_ms), Some(freshness_ms)) => Some(known_ms.max(freshness_ms)),
+        _ => None,
+    };
 }
 
 /// Starts a plan.

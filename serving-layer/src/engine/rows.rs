@@ -7,7 +7,11 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlanBuilder, ident, in_list},
 };
 
-use super::{Answer, Engine, Error, Options, Stop, query::run, session};
+use super::{
+    Answer, Engine, Error, Options, Stop,
+    query::{again, run},
+    session,
+};
 
 impl Engine {
     /// Rows of a view: `filters` are equalities on its columns, several values of one column mean IN. The values are
@@ -41,6 +45,16 @@ impl Engine {
                 .collect();
             conditions.push(in_list(ident(column), values?, false));
         }
+        again(|| self.rows_once(view, &conditions, limit, options)).await
+    }
+
+    async fn rows_once(
+        &self,
+        view: &str,
+        conditions: &[Expr],
+        limit: usize,
+        options: &Options,
+    ) -> Result<Answer, Error> {
         let frame = self.frame(&BTreeSet::from([view.to_owned()]), options).await?;
         let stop = Stop::default();
         let context = session::with_tables(&self.base, frame.tables, &stop).map_err(Error::Execution)?;
@@ -49,7 +63,7 @@ impl Engine {
             let source = datafusion::datasource::provider_as_source(table);
             let mut plan = LogicalPlanBuilder::scan(view, source, None)?;
             for condition in conditions {
-                plan = plan.filter(condition)?;
+                plan = plan.filter(condition.clone())?;
             }
             plan.limit(0, Some(limit))?.build()
         };

@@ -15,9 +15,9 @@ use common::{
 
 use super::{
     limits::{AtWork, Work},
-    listen::Peer,
     problem::{Kind, Problem},
 };
+use common::web::Peer;
 
 /// What a route asks of those who use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

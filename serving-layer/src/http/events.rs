@@ -124,7 +124,7 @@ fn part(body: &Bytes, text: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeSet, time::Duration};
 
     use async_trait::async_trait;
     use common::{
@@ -169,7 +169,12 @@ mod tests {
             }
         }
 
-        async fn reader(&self, topic: &str, _: &Frontier) -> Result<Box<dyn Reader>, log::Error> {
+        async fn reader(
+            &self,
+            topic: &str,
+            _: &Frontier,
+            _: Option<&BTreeSet<Partition>>,
+        ) -> Result<Box<dyn Reader>, log::Error> {
             Err(log::Error::UnknownTopic { topic: topic.to_owned() })
         }
     }

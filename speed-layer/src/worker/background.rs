@@ -1,6 +1,6 @@
 //! Work beside the head: merging pieces and rebuilding views, one thing at a time.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use common::{
     catalog::{Dataset, View},
@@ -42,11 +42,38 @@ pub(super) enum Done {
     Nothing,
 }
 
+/// Neighbours of one track that are to become one piece.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) view: Arc<View>,
+    pub(super) partition: Partition,
+    pub(super) pieces: Vec<Arc<Piece>>,
+}
+
+impl Run {
+    /// Merges them. This is work for the processor: not for a thread that other tasks wait for.
+    pub(super) fn merge(self, context: &Arc<TaskContext>) -> Done {
+        let Self { view, partition, pieces } = self;
+        let states: Vec<RecordBatch> = pieces.iter().map(|piece| piece.states.clone()).collect();
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Done::Nothing };
+        match tokio::runtime::Handle::current().block_on(view.fold.reduce(states, context)) {
+            Ok(states) => {
+                let piece = Piece { from: first.from, to: last.to, states, level: 1 };
+                Done::Merged { view: view.name.clone(), partition, piece }
+            }
+            Err(error) => {
+                tracing::warn!(view = view.name, "speed layer could not merge states: {error}");
+                Done::Nothing
+            }
+        }
+    }
+}
+
 /// Runs the work.
 pub(super) struct Background {
     context: Arc<Context>,
     dataset: Arc<Dataset>,
-    partitions: Partition,
+    partitions: Arc<BTreeSet<Partition>>,
     task_context: Arc<TaskContext>,
     tasks: JoinSet<Done>,
 }
@@ -55,10 +82,15 @@ impl Background {
     pub(super) fn new(
         context: Arc<Context>,
         dataset: Arc<Dataset>,
-        partitions: Partition,
+        partitions: Arc<BTreeSet<Partition>>,
         task_context: Arc<TaskContext>,
     ) -> Self {
         Self { context, dataset, partitions, task_context, tasks: JoinSet::new() }
+    }
+
+    /// From now on only some of the partitions are held.
+    pub(super) fn shrink(&mut self, partitions: Arc<BTreeSet<Partition>>) {
+        self.partitions = partitions;
     }
 
     /// Whether nothing is under way.
@@ -78,33 +110,18 @@ impl Background {
     }
 
     /// Merges neighbours into one piece.
-    pub(super) fn merge(&mut self, view: Arc<View>, partition: Partition, run: Vec<Arc<Piece>>) {
+    pub(super) fn merge(&mut self, run: Run) {
         let context = self.task_context.clone();
-        let runtime = tokio::runtime::Handle::current();
-        self.tasks.spawn_blocking(move || {
-            let states: Vec<RecordBatch> = run.iter().map(|piece| piece.states.clone()).collect();
-            let (Some(from), Some(to)) = (run.first().map(|piece| piece.from), run.last().map(|piece| piece.to)) else {
-                return Done::Nothing;
-            };
-            match runtime.block_on(view.fold.reduce(states, &context)) {
-                Ok(states) => {
-                    Done::Merged { view: view.name.clone(), partition, piece: Piece { from, to, states, level: 1 } }
-                }
-                Err(error) => {
-                    tracing::warn!(view = view.name, "speed layer could not merge states: {error}");
-                    Done::Nothing
-                }
-            }
-        });
+        self.tasks.spawn_blocking(move || run.merge(&context));
     }
 
     /// Rebuilds a view from its cut up to master version `at`, beside the states that serve.
     pub(super) fn rebuild(&mut self, wanted: Wanted, at: master::Version) {
-        let (context, dataset, partitions) = (self.context.clone(), self.dataset.clone(), self.partitions);
+        let (context, dataset, partitions) = (self.context.clone(), self.dataset.clone(), self.partitions.clone());
         let task_context = self.task_context.clone();
         self.tasks.spawn(async move {
             let wanted = [wanted];
-            let rebuilt = rebuild(&context.storage, &dataset, &at, partitions, &wanted, &task_context).await;
+            let rebuilt = rebuild(&context.storage, &dataset, &at, &partitions, &wanted, &task_context).await;
             let [Wanted { view, cut }] = wanted;
             match rebuilt.map(|mut rebuilt| rebuilt.pop()) {
                 Ok(Some(tracks)) => Done::Rebuilt { view: view.name.clone(), cut, until: at.frontier, tracks },

@@ -1,10 +1,15 @@
 //! Follows the master dataset and the batch views: in a task of its own, so that the head never waits for the store.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{
     catalog::{Dataset, View},
     fault::chain,
+    jobs::Announced,
     master,
     position::{Frontier, Partition},
     storage,
@@ -26,6 +31,8 @@ pub(super) enum Update {
         /// Its cut.
         cut: Frontier,
     },
+    /// By view, the cuts that running recomputes work towards: these and no others.
+    Announced(BTreeMap<String, Vec<Frontier>>),
 }
 
 /// The tables of one dataset and where they stand.
@@ -34,6 +41,10 @@ pub(super) struct Following {
     dataset: String,
     master: master::Follower,
     views: BTreeMap<String, (view::Follower, Frontier)>,
+    announced: Announced,
+    /// Job records are looked at this often: well before a boundary that a job has announced may go.
+    announced_every: Duration,
+    announced_at: Option<Instant>,
 }
 
 impl Following {
@@ -51,7 +62,14 @@ impl Following {
             followed.insert(view.name.clone(), (follower, cut));
         }
         let master = master::Follower::open(&context.storage, dataset, partitions).await?;
-        Ok(Self { dataset: dataset.name.clone(), master, views: followed })
+        Ok(Self {
+            dataset: dataset.name.clone(),
+            master,
+            views: followed,
+            announced: Announced::new(context.storage.clone()),
+            announced_every: context.settings.keep_boundaries / 10,
+            announced_at: None,
+        })
     }
 
     /// The master version that it stands at.
@@ -84,6 +102,17 @@ impl Following {
                 return Ok(());
             }
         }
+        // Before the views: what a job that is no longer announced has published is then told first.
+        let announced = match self.announced_at {
+            Some(at) if at.elapsed() < self.announced_every => None,
+            _ => match self.announced.look().await {
+                Ok(announced) => Some(announced),
+                Err(error) => {
+                    tracing::warn!(dataset = self.dataset, "speed layer cannot read the jobs: {}", chain(&error));
+                    None
+                }
+            },
+        };
         for (view, (follower, _)) in &mut self.views {
             while let Some(published) = follower.next().await? {
                 let update = Update::Published { view: view.clone(), cut: published.cut };
@@ -91,6 +120,12 @@ impl Following {
                     return Ok(());
                 }
             }
+        }
+        if let Some(mut announced) = announced {
+            self.announced_at = Some(Instant::now());
+            announced.retain(|view, _| self.views.contains_key(view));
+            // Nobody listens any more: the next look sees that.
+            let _ = updates.send(Update::Announced(announced)).await;
         }
         Ok(())
     }

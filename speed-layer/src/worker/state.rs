@@ -1,15 +1,18 @@
 //! What a worker knows: the frame, the tail, and where it may be cut.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use common::{
-    catalog::View,
+    log::Chunk,
     master,
     position::{Frontier, Offset, Partition},
 };
 use datafusion::{arrow::array::RecordBatch, execution::TaskContext};
 
-use super::background::Done;
+use super::background::{Done, Run};
 use crate::{
     compact::next_run,
     frame::{Beyond, Frame, ViewState},
@@ -41,41 +44,65 @@ impl Cut {
 pub(super) struct State {
     pub(super) frame: Frame,
     pub(super) beyond: Beyond,
-    pub(super) partitions: Partition,
+    /// The partitions that it holds.
+    pub(super) partitions: Arc<BTreeSet<Partition>>,
     /// By view, the cuts that are to be kept possible, oldest first.
     pub(super) cuts: BTreeMap<String, Vec<Cut>>,
-    /// The newest master version whose frontier every partition has been sealed at.
+    /// By view, the cuts that running recomputes work towards.
+    pub(super) announced: BTreeMap<String, Vec<Frontier>>,
+    /// The newest master version that every view can be cut at.
     pub(super) sealed: master::Version,
-    /// Whether the head stands still because the memory is full.
-    pub(super) paused: bool,
-    /// Whether the log cannot be read.
-    pub(super) stalled: bool,
-    /// Rows above the sealed frontier, by partition and in order: one for each piece of every track.
+    /// Up to where a view is being rebuilt: its states from there on will be put on top.
+    pub(super) rebuilding: Option<Frontier>,
+    /// Why the head stands still: the memory is full.
+    pub(super) paused: Option<String>,
+    /// Why the log cannot be read.
+    pub(super) stalled: Option<String>,
+    /// Whether the head has passed what was answered before.
+    pub(super) is_shown: bool,
+    /// The newest rows above what is archived, by partition and in order: one for each of the last pieces of every
+    /// track. Pieces below them have no rows and cannot be split any more.
     tail: BTreeMap<Partition, Vec<Tail>>,
     /// By partition, up to where it is sealed.
     archived: Frontier,
     /// Master versions that are not sealed yet, oldest first.
     pending: Vec<master::Version>,
-    /// Frontiers of master versions and when they were seen, oldest first.
+    /// Frontiers of master versions and when they were seen, oldest first; the newest is never let go of.
     boundaries: Vec<(Frontier, i64)>,
 }
 
 impl State {
-    pub(super) fn new(at: master::Version, partitions: Partition, now_us: i64) -> Self {
-        let head: Frontier = (0..partitions).map(|partition| (partition, at.frontier.get(partition))).collect();
+    pub(super) fn new(at: master::Version, partitions: Arc<BTreeSet<Partition>>, now_us: i64) -> Self {
+        let head: Frontier = partitions.iter().map(|&partition| (partition, at.frontier.get(partition))).collect();
         Self {
             frame: Frame { head: head.clone(), views: BTreeMap::new() },
             beyond: Beyond::default(),
             partitions,
             cuts: BTreeMap::new(),
-            paused: false,
-            stalled: false,
+            announced: BTreeMap::new(),
+            rebuilding: None,
+            paused: None,
+            stalled: None,
+            is_shown: false,
             tail: BTreeMap::new(),
             archived: head.clone(),
             pending: Vec::new(),
             boundaries: vec![(head, now_us)],
             sealed: at,
         }
+    }
+
+    /// Notes what has been read and is to be folded. `false` when it does not begin where the head stands.
+    pub(super) fn note_read(&mut self, chunks: &[Chunk]) -> bool {
+        let mut head = self.frame.head.clone();
+        for chunk in chunks {
+            if chunk.from != head.get(chunk.partition) {
+                return false;
+            }
+            head.set(chunk.partition, chunk.next);
+            self.beyond.note_read(chunk);
+        }
+        true
     }
 
     /// Adds what was folded at the head of its partition.
@@ -97,8 +124,9 @@ impl State {
             }
         }
         self.frame.head.advance(partition, tail.to);
+        self.beyond.first_ms.remove(&partition);
         if let Some(last_ms) = folded.last_ms {
-            self.beyond.last_ms.insert(partition, last_ms);
+            self.beyond.after_ms.insert(partition, last_ms);
         }
         self.tail.entry(partition).or_default().push(tail);
     }
@@ -151,8 +179,13 @@ impl State {
                 self.archived.advance(partition, frontier);
             }
         }
-        while self.pending.first().is_some_and(|version| self.archived.covers(&version.frontier)) {
-            self.sealed = self.pending.remove(0);
+        while self.pending.first().is_some_and(|version| self.has_reached(&self.archived, &version.frontier)) {
+            let version = self.pending.remove(0);
+            // Where the rows had been given up already, the states cannot be cut.
+            let mut views = self.frame.views.values().filter(|view| view.failed.is_none());
+            if views.all(|view| view.since(&version.frontier).is_some()) {
+                self.sealed = version;
+            }
         }
     }
 
@@ -186,16 +219,35 @@ impl State {
         self.cuts.entry(view.to_owned()).or_default().push(Cut::new(cut));
     }
 
+    /// Gives up the rows of the tail: the states are then cut only where they can be now, and at cuts that somebody
+    /// works towards or has published. Whether there were any.
+    pub(super) async fn give_up_tail(&mut self, context: &Arc<TaskContext>) -> bool {
+        let published = self.cuts.values().flatten().map(|cut| &cut.at);
+        let wanted: Vec<Frontier> = self.announced.values().flatten().chain(published).cloned().collect();
+        for &partition in self.partitions.clone().iter() {
+            for cut in &wanted {
+                self.split(partition, cut.get(partition), context).await;
+            }
+        }
+        let had_rows = self.tail.values().any(|tail| !tail.is_empty());
+        self.tail.clear();
+        had_rows
+    }
+
     /// Lets go of what is below a view's newest cut once that has been possible for `retire_after_us`, and of
-    /// boundaries older than `keep_us`; the newest of each stay.
-    pub(super) fn retire(&mut self, now_us: i64, retire_after_us: i64, keep_us: i64) {
-        while self.boundaries.len() > 1 && now_us - self.boundaries[0].1 > keep_us {
+    /// boundaries after which a newer one has been there for `keep_us`. Whether states have gone.
+    pub(super) fn retire(&mut self, now_us: i64, retire_after_us: i64, keep_us: i64) -> bool {
+        let mut changed = false;
+        while self.boundaries.get(1).is_some_and(|(_, seen_us)| now_us - seen_us > keep_us) {
             self.boundaries.remove(0);
         }
         for (name, cuts) in &mut self.cuts {
             let Some(view) = self.frame.views.get_mut(name) else { continue };
             let Some(newest) = cuts.last_mut() else { continue };
-            if view.failed.is_some() || view.since(&newest.at).is_none() {
+            // Rows of the tail go with a master version, never with a cut.
+            let is_possible =
+                covers_in(&self.partitions, &self.archived, &newest.at) && view.since(&newest.at).is_some();
+            if view.failed.is_some() || !is_possible {
                 continue;
             }
             let possible_us = *newest.possible_us.get_or_insert(now_us);
@@ -207,34 +259,82 @@ impl State {
             for (&partition, track) in &mut view.tracks {
                 track.drop_below(cuts[0].at.get(partition));
             }
+            changed = true;
         }
+        changed
     }
 
-    /// A view whose newest cut lies inside a piece, or below all of them: it has to be rebuilt. One that lies above the
-    /// head only has to wait.
-    pub(super) fn unreachable_cut(&self) -> Option<Wanted> {
-        self.cuts.iter().find_map(|(name, cuts)| {
+    /// Views whose newest cut lies inside a piece, below all pieces or above the head.
+    fn uncut(&self) -> impl Iterator<Item = (&Arc<ViewState>, &Frontier)> {
+        self.cuts.iter().filter_map(|(name, cuts)| {
             let (view, cut) = (self.frame.views.get(name)?, &cuts.last()?.at);
-            let lost = view.failed.is_none() && self.sealed.frontier.covers(cut) && view.since(cut).is_none();
-            lost.then(|| Wanted { view: view.view.clone(), cut: cut.clone() })
+            (view.failed.is_none() && view.since(cut).is_none()).then_some((view, cut))
         })
     }
 
-    /// Whether a batch view version has been published that the head has not reached.
-    pub(super) fn is_behind_a_cut(&self) -> bool {
-        self.cuts.values().filter_map(|cuts| cuts.last()).any(|cut| !self.frame.head.covers(&cut.at))
+    /// Whether `at` covers `wanted` in the partitions that are held here.
+    fn has_reached(&self, at: &Frontier, wanted: &Frontier) -> bool {
+        covers_in(&self.partitions, at, wanted)
     }
 
-    /// Neighbours that should become one piece.
-    pub(super) fn next_run(&self) -> Option<(Arc<View>, Partition, Vec<Arc<Piece>>)> {
+    /// Lets go of all partitions but those in `kept`.
+    pub(super) fn shrink(&mut self, kept: BTreeSet<Partition>) {
+        let kept: BTreeSet<Partition> = self.partitions.intersection(&kept).copied().collect();
+        let within = |frontier: &Frontier| frontier.iter().filter(|(partition, _)| kept.contains(partition)).collect();
+        self.frame.head = within(&self.frame.head);
+        self.archived = within(&self.archived);
+        for view in self.frame.views.values_mut() {
+            Arc::make_mut(view).tracks.retain(|partition, _| kept.contains(partition));
+        }
+        self.tail.retain(|partition, _| kept.contains(partition));
+        self.beyond.first_ms.retain(|partition, _| kept.contains(partition));
+        self.beyond.after_ms.retain(|partition, _| kept.contains(partition));
+        self.beyond.end = None;
+        self.partitions = Arc::new(kept);
+    }
+
+    /// Whether a view can be rebuilt from `cut` to a boundary that its states go on from.
+    fn can_rebuild(&self, view: &ViewState, cut: &Frontier) -> bool {
+        self.sealed.frontier.covers(cut) && view.since(&self.sealed.frontier).is_some()
+    }
+
+    /// A view that has to be rebuilt because it cannot be cut where it should be. Where the cut lies above the newest
+    /// master version that all are sealed at, it only has to wait.
+    pub(super) fn unreachable_cut(&self) -> Option<Wanted> {
+        let (view, cut) = self.uncut().find(|(view, cut)| self.can_rebuild(view, cut))?;
+        Some(Wanted { view: view.view.clone(), cut: cut.clone() })
+    }
+
+    /// Whether a cut was published that lies inside a piece, and the rebuild waits for a boundary above it.
+    pub(super) fn needs_a_boundary(&self) -> bool {
+        self.uncut().any(|(view, cut)| self.has_reached(&self.frame.head, cut) && !self.can_rebuild(view, cut))
+    }
+
+    /// Whether a batch view version has been published that the states cannot come to while the head stands still.
+    pub(super) fn is_behind_a_cut(&self) -> bool {
+        self.uncut().any(|(view, cut)| !self.can_rebuild(view, cut))
+    }
+
+    /// Where a view may have to be cut in a partition, in order.
+    fn kept(&self, view: &str, partition: Partition) -> Vec<Offset> {
+        let published = self.cuts.get(view).into_iter().flatten().map(|cut| &cut.at);
+        let announced = self.announced.get(view).into_iter().flatten();
+        let boundaries = self.boundaries.iter().map(|(frontier, _)| frontier);
+        let rebuilds = self.rebuilding.iter().chain([&self.sealed.frontier]);
+        let kept = published.chain(announced).chain(boundaries).chain(rebuilds);
+        let mut kept: Vec<Offset> = kept.map(|frontier| frontier.get(partition)).collect();
+        kept.sort_unstable();
+        kept
+    }
+
+    /// Neighbours that should become one piece, of those that have no rows any more.
+    pub(super) fn next_run(&self) -> Option<Run> {
         for (name, view) in self.frame.views.iter().filter(|(_, view)| view.failed.is_none()) {
             for (&partition, track) in &view.tracks {
-                let cuts = self.cuts.get(name).into_iter().flatten().map(|cut| cut.at.get(partition));
-                let boundaries = self.boundaries.iter().map(|(frontier, _)| frontier.get(partition));
-                let mut kept: Vec<Offset> = cuts.chain(boundaries).collect();
-                kept.sort_unstable();
-                if let Some(run) = next_run(track, self.archived.get(partition), &kept) {
-                    return Some((view.view.clone(), partition, run));
+                let rows_from = self.tail.get(&partition).and_then(|tail| tail.first()).map(|tail| tail.from);
+                let below = rows_from.unwrap_or_else(|| track.end());
+                if let Some(pieces) = next_run(track, below, &self.kept(name, partition)) {
+                    return Some(Run { view: view.view.clone(), partition, pieces });
                 }
             }
         }
@@ -250,9 +350,15 @@ impl State {
                 Arc::make_mut(view).tracks.get_mut(&partition).is_some_and(|track| track.replace(vec![piece]))
             }
             Done::Rebuilt { view, cut, until, tracks } => {
+                // A newer cut may have come that needs no rebuilding.
+                if self.uncut().all(|(uncut, _)| uncut.view.name != view) {
+                    return false;
+                }
                 let Some(view) = self.frame.views.get_mut(&view) else { return false };
                 let view = Arc::make_mut(view);
                 match tracks {
+                    // One that held other partitions when it was begun is begun again.
+                    Ok(rebuilt) if rebuilt.keys().ne(self.partitions.iter()) => false,
                     Ok(rebuilt) => adopt(view, rebuilt, &cut, &until),
                     Err(reason) => {
                         fail(view, reason);
@@ -273,6 +379,11 @@ impl State {
     pub(super) fn pieces(&self) -> usize {
         self.frame.views.values().flat_map(|view| view.tracks.values()).map(|track| track.pieces().len()).sum()
     }
+}
+
+/// Whether `at` covers `wanted` in some partitions.
+fn covers_in(partitions: &BTreeSet<Partition>, at: &Frontier, wanted: &Frontier) -> bool {
+    partitions.iter().all(|&partition| at.get(partition) >= wanted.get(partition))
 }
 
 fn fail(view: &mut ViewState, reason: String) {
@@ -301,3 +412,6 @@ fn adopt(view: &mut ViewState, rebuilt: BTreeMap<Partition, Track>, cut: &Fronti
     view.tracks = tracks;
     true
 }
+
+#[cfg(test)]
+mod tests;

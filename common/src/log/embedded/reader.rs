@@ -1,12 +1,12 @@
 //! Reading: value by value from the frontier on, never past what is durable.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redb::ReadableDatabase;
 use tokio::sync::watch;
 
-use super::{BATCHES, LOOK_AGAIN, Shared, batch::decode_into};
+use super::{BATCHES, BOUNDS, LOOK_AGAIN, Shared, batch::decode_into};
 use crate::{
     log::{Chunk, Error, Reader},
     position::{Frontier, Offset, Partition},
@@ -22,34 +22,29 @@ pub(super) struct EmbeddedReader {
     topic: String,
     at: Frontier,
     commits: watch::Receiver<u64>,
-    end_seen: Option<(Frontier, i64)>,
 }
 
 impl EmbeddedReader {
-    pub(super) fn open(shared: Arc<Shared>, topic: &str, from: &Frontier) -> Result<Self, Error> {
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        topic: &str,
+        from: &Frontier,
+        only: Option<&BTreeSet<Partition>>,
+    ) -> Result<Self, Error> {
         let bounds = shared.topic(topic)?.bounds;
-        let mut at = Frontier::default();
-        for (partition, end) in bounds.end.iter() {
-            let (wanted, start) = (from.get(partition), bounds.start.get(partition));
-            if wanted < start {
-                return Err(Error::Expired { topic: topic.to_owned(), partition, wanted, start });
-            }
-            if wanted > end {
-                return Err(Error::Truncated { topic: topic.to_owned(), partition, wanted, end });
-            }
-            at.set(partition, wanted);
-        }
+        bounds.check(topic, from, only)?;
+        let read = bounds.end.partitions().filter(|partition| only.is_none_or(|only| only.contains(partition)));
+        let at = read.map(|partition| (partition, from.get(partition))).collect();
         let commits = shared.commits.subscribe();
-        Ok(Self { shared, topic: topic.to_owned(), at, commits, end_seen: None })
+        Ok(Self { shared, topic: topic.to_owned(), at, commits })
     }
 
     /// What there is. The reader itself does not move before the answer is handed over.
     async fn take(&mut self, max_records: usize) -> Result<Vec<Chunk>, Error> {
-        let now_us = self.shared.clock.now_us();
         let topic = self.shared.topic(&self.topic)?;
-        let behind: Vec<(Partition, Offset, Offset)> = topic
-            .bounds
-            .end
+        let end: Frontier =
+            self.at.partitions().map(|partition| (partition, topic.bounds.end.get(partition))).collect();
+        let behind: Vec<(Partition, Offset, Offset)> = end
             .iter()
             .map(|(partition, end)| (partition, self.at.get(partition), end))
             .filter(|(_, at, end)| at < end)
@@ -65,9 +60,18 @@ impl EmbeddedReader {
         for chunk in &chunks {
             self.at.set(chunk.partition, chunk.next);
         }
-        self.end_seen = Some((topic.bounds.end, now_us));
         Ok(chunks)
     }
+}
+
+/// What a read of a partition came to.
+enum Found {
+    /// What there was, perhaps nothing.
+    Records,
+    /// The log starts above where the reader stands.
+    Expired(Offset),
+    /// A value that cannot be read.
+    Damage,
 }
 
 fn unavailable(topic: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
@@ -98,25 +102,34 @@ impl Shared {
         limit: usize,
     ) -> Result<Chunk, Error> {
         let mut chunk = Chunk::new(partition, from);
-        let mut read = || -> Result<bool, redb::Error> {
-            let batches = self.database.begin_read()?.open_table(BATCHES)?;
+        let mut read = || -> Result<Found, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            // What was trimmed under a reader must not look like a gap. Only this snapshot knows what it has.
+            let start = transaction.open_table(BOUNDS)?.get((id, partition))?.map_or(0, |bounds| bounds.value().0);
+            if start > from {
+                return Ok(Found::Expired(start));
+            }
+            let batches = transaction.open_table(BATCHES)?;
             let first = batches.range((id, partition, 0)..=(id, partition, from))?.next_back().transpose()?;
             let first = first.map_or(from, |(key, _)| key.value().2);
             for entry in batches.range((id, partition, first)..(id, partition, end))? {
                 let (_, value) = entry?;
                 match decode_into(value.value(), &mut chunk, limit) {
                     Some(true) if chunk.bytes.len() < CHUNK_BYTES => {}
-                    Some(_) => return Ok(true),
-                    None => return Ok(false),
+                    Some(_) => return Ok(Found::Records),
+                    None => return Ok(Found::Damage),
                 }
             }
             // There is nothing up to the end: what is between the last record and there is a gap.
             chunk.next = chunk.next.max(end);
-            Ok(true)
+            Ok(Found::Records)
         };
         match read() {
-            Ok(true) => Ok(chunk),
-            Ok(false) => Err(Error::Corrupt(format!(
+            Ok(Found::Records) => Ok(chunk),
+            Ok(Found::Expired(start)) => {
+                Err(Error::Expired { topic: topic.to_owned(), partition, wanted: from, start })
+            }
+            Ok(Found::Damage) => Err(Error::Corrupt(format!(
                 "the embedded log of `{topic}` partition {partition} is damaged near offset {from}: restore it from a copy"
             ))),
             Err(error) => Err(unavailable(topic, error.into())),
@@ -140,6 +153,8 @@ impl Reader for EmbeddedReader {
     }
 
     fn end_seen(&self) -> Option<(Frontier, i64)> {
-        self.end_seen.clone()
+        let now_us = self.shared.clock.now_us();
+        let end = self.shared.topic(&self.topic).ok()?.bounds.end;
+        Some((self.at.partitions().map(|partition| (partition, end.get(partition))).collect(), now_us))
     }
 }

@@ -70,7 +70,9 @@ pub(super) fn run(shared: &Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
                 }
             }
             Err(error) => {
-                let reason = error.to_string();
+                // Whether a commit that failed is on the disk shows only when the file is opened again; the database
+                // takes no more until then, so nothing can come after what is in doubt.
+                let reason = format!("{error}; start again to go on from what is on the disk");
                 for request in together {
                     let total = if let What::Append(records) = &request.what { records.len() } else { 0 };
                     let failed = Error::Append {
@@ -157,6 +159,7 @@ fn whole_batch_below(
     let (key, value) = entry?;
     let first = key.value().2;
     let mut records = Chunk::new(partition, first);
-    decode_into(value.value(), &mut records, usize::MAX);
-    Ok((records.next <= below).then_some((first, records.next)))
+    // A batch that cannot be read is kept: it may be all that is left to repair the log from.
+    let readable = decode_into(value.value(), &mut records, usize::MAX) == Some(true);
+    Ok((readable && records.next <= below).then_some((first, records.next)))
 }

@@ -1,113 +1,99 @@
-//! A reader: one thread takes messages from librdkafka and hands them over in chunks, another looks at the log's ends.
+//! A reader: one thread takes messages from librdkafka and hands them over in chunks.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use rdkafka::{
     ClientConfig, Message, Offset as KafkaOffset, TopicPartitionList,
+    config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    message::Timestamp,
+    message::{BorrowedMessage, Timestamp},
 };
 use tokio::sync::mpsc;
 
-use super::{PATIENCE, query_bounds};
+use super::{
+    client::Listener,
+    ends::{self, Ends, Looking},
+};
 use crate::{
     clock::Clock,
-    log::{Bounds, Chunk, Error, Reader},
+    log::{Chunk, Error, Reader},
     position::{Frontier, Offset, Partition},
 };
 
-/// A chunk is handed over with at most so many records,
+/// A handful of chunks is handed over with at most so many records,
 const CHUNK_RECORDS: usize = 32_768;
-/// or so many bytes.
+/// or so many bytes, about.
 const CHUNK_BYTES: usize = 8 << 20;
 /// So many handfuls of chunks may wait to be taken.
 const QUEUE: usize = 4;
-/// How often the ends are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(20);
-
-type Ends = Arc<Mutex<Option<(Frontier, i64)>>>;
 
 /// A reader of a topic.
 #[derive(Debug)]
 pub(super) struct KafkaReader {
     topic: String,
     chunks: mpsc::Receiver<Result<Vec<Chunk>, Error>>,
+    /// Came after chunks that had to be given out first.
+    failure: Option<Error>,
+    has_failed: bool,
     ends: Ends,
     stop: Arc<AtomicBool>,
 }
 
-/// Whether the log still has what follows `from`.
-pub(super) fn check(topic: &str, from: &Frontier, bounds: &Bounds) -> Result<(), Error> {
-    for (partition, end) in bounds.end.iter() {
-        let (wanted, start) = (from.get(partition), bounds.start.get(partition));
-        if wanted < start {
-            return Err(Error::Expired { topic: topic.to_owned(), partition, wanted, start });
-        }
-        if wanted > end {
-            return Err(Error::Truncated { topic: topic.to_owned(), partition, wanted, end });
-        }
-    }
-    Ok(())
-}
-
 impl KafkaReader {
+    /// Opens a reader of the partitions that `from` names, of a topic that has `partitions`. The log has what follows.
     pub(super) fn open(
         config: &ClientConfig,
         topic: &str,
         from: &Frontier,
-        bounds: &Bounds,
-        asking: Arc<BaseConsumer>,
+        partitions: Partition,
+        asking: Arc<BaseConsumer<Listener>>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, KafkaError> {
-        let consumer: BaseConsumer = config.create()?;
+        let consumer = BaseConsumer::from_config_and_context(config, Listener::default())?;
         let mut assignment = TopicPartitionList::new();
-        let mut at = BTreeMap::new();
-        for partition in bounds.end.partitions() {
-            let offset = from.get(partition);
-            at.insert(partition, offset);
-            assignment.add_partition_offset(topic, partition, KafkaOffset::Offset(offset))?;
+        for (partition, at) in from.iter() {
+            assignment.add_partition_offset(topic, partition, KafkaOffset::Offset(at))?;
         }
         consumer.assign(&assignment)?;
         let (sender, chunks) = mpsc::channel(QUEUE);
-        let (ends, stop): (Ends, _) = (Ends::default(), Arc::new(AtomicBool::new(false)));
+        let (ends, stop) = (Ends::default(), Arc::new(AtomicBool::new(false)));
         let taking = Taking {
             topic: topic.to_owned(),
             consumer,
             asking: asking.clone(),
-            at,
-            open: BTreeMap::new(),
-            at_end: BTreeSet::new(),
-            gaps: BTreeMap::new(),
-            looked: Instant::now(),
-            ends: ends.clone(),
-            stop: stop.clone(),
+            partitions,
+            places: from.iter().map(|(partition, at)| (partition, Place { at, open: None })).collect(),
+            stop: Stop(stop.clone()),
         };
-        let failed = |error: std::io::Error| KafkaError::ClientCreation(error.to_string());
-        std::thread::Builder::new()
-            .name("kafka-reader".to_owned())
-            .spawn(move || taking.run(&sender))
-            .map_err(failed)?;
         let looking = Looking {
             topic: topic.to_owned(),
-            partitions: Partition::try_from(bounds.end.iter().count()).unwrap_or(Partition::MAX),
+            read: from.partitions().collect(),
+            partitions,
             asking,
             clock,
             ends: ends.clone(),
+            failures: sender.clone(),
             stop: stop.clone(),
         };
-        std::thread::Builder::new().name("kafka-ends".to_owned()).spawn(move || looking.run()).map_err(failed)?;
-        Ok(Self { topic: topic.to_owned(), chunks, ends, stop })
+        start("kafka-reader", move || taking.run(&sender))?;
+        start("kafka-ends", move || looking.run())?;
+        Ok(Self { topic: topic.to_owned(), chunks, failure: None, has_failed: false, ends, stop })
     }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), KafkaError> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.map(|_| ()).map_err(|error| KafkaError::ClientCreation(error.to_string()))
 }
 
 impl Drop for KafkaReader {
@@ -119,23 +105,31 @@ impl Drop for KafkaReader {
 #[async_trait]
 impl Reader for KafkaReader {
     async fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Vec<Chunk>, Error> {
-        let first = match tokio::time::timeout(wait, self.chunks.recv()).await {
-            Err(_) => return Ok(Vec::new()),
-            Ok(Some(chunks)) => chunks?,
-            Ok(None) => {
-                return Err(Error::Unavailable {
-                    action: format!("read topic `{}`", self.topic),
-                    source: "its reader has ended".into(),
-                });
-            }
+        let ended = || Error::Unavailable {
+            action: format!("read topic `{}`", self.topic),
+            source: "its reader has ended: open another".into(),
         };
-        let mut taken = first;
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        if self.has_failed {
+            return Err(ended());
+        }
+        let mut taken = match tokio::time::timeout(wait, self.chunks.recv()).await {
+            Err(_) => return Ok(Vec::new()),
+            Ok(Some(Ok(chunks))) => chunks,
+            Ok(Some(Err(failure))) => {
+                self.has_failed = true;
+                return Err(failure);
+            }
+            Ok(None) => return Err(ended()),
+        };
         while taken.iter().map(Chunk::len).sum::<usize>() < max_records {
-            // An error waits for its turn: what came before it is good.
             match self.chunks.try_recv() {
                 Ok(Ok(more)) => taken.extend(more),
-                Ok(Err(error)) => {
-                    tracing::warn!("{error}");
+                // It waits for its turn: what came before it is good.
+                Ok(Err(failure)) => {
+                    (self.failure, self.has_failed) = (Some(failure), true);
                     break;
                 }
                 Err(_) => break,
@@ -145,170 +139,140 @@ impl Reader for KafkaReader {
     }
 
     fn end_seen(&self) -> Option<(Frontier, i64)> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).end.clone()
+    }
+
+    fn start_seen(&self) -> Option<Frontier> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).start.clone()
     }
 }
 
-/// Looks at the log's ends.
-struct Looking {
-    topic: String,
-    partitions: Partition,
-    asking: Arc<BaseConsumer>,
-    clock: Arc<dyn Clock>,
-    ends: Ends,
-    stop: Arc<AtomicBool>,
-}
+/// Tells the other thread to end with this one, however it ends.
+struct Stop(Arc<AtomicBool>);
 
-impl Looking {
-    fn run(&self) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let asked_us = self.clock.now_us();
-            // An answer that does not come leaves the last one to get old.
-            if let Ok(bounds) = query_bounds(&self.asking, &self.topic, self.partitions) {
-                *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = Some((bounds.end, asked_us));
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// Takes messages.
 struct Taking {
     topic: String,
-    consumer: BaseConsumer,
-    asking: Arc<BaseConsumer>,
-    /// By partition, the next offset that is wanted.
-    at: BTreeMap<Partition, Offset>,
-    open: BTreeMap<Partition, Chunk>,
-    /// Partitions whose end has been reached.
-    at_end: BTreeSet<Partition>,
-    /// Partitions that are read once more from where they stand, to see that there is nothing up to an end.
-    gaps: BTreeMap<Partition, Offset>,
-    looked: Instant,
-    ends: Ends,
-    stop: Arc<AtomicBool>,
+    consumer: BaseConsumer<Listener>,
+    asking: Arc<BaseConsumer<Listener>>,
+    /// How many partitions the topic has.
+    partitions: Partition,
+    places: BTreeMap<Partition, Place>,
+    stop: Stop,
+}
+
+/// How far a partition has been read.
+struct Place {
+    /// The next offset that is wanted.
+    at: Offset,
+    /// What is being filled.
+    open: Option<Chunk>,
+}
+
+impl Place {
+    fn chunk(&mut self, partition: Partition) -> &mut Chunk {
+        self.open.get_or_insert_with(|| Chunk::new(partition, self.at))
+    }
+
+    /// Adds a message. How many bytes it has.
+    fn push(&mut self, message: &BorrowedMessage<'_>) -> usize {
+        let (offset, value) = (message.offset(), message.payload());
+        if offset < self.at {
+            return 0;
+        }
+        let timestamp_ms = match message.timestamp() {
+            Timestamp::CreateTime(ms) | Timestamp::LogAppendTime(ms) => ms,
+            Timestamp::NotAvailable => 0,
+        };
+        self.chunk(message.partition()).push(offset, timestamp_ms, value);
+        self.at = offset + 1;
+        value.map_or(0, <[u8]>::len)
+    }
+
+    /// The library has read up to `end` and has no record between the last one and there: what is in between are
+    /// markers, records that were rolled back, or such as compaction took.
+    fn pass(&mut self, partition: Partition, end: Offset) {
+        if end > self.at {
+            self.chunk(partition).next = end;
+            self.at = end;
+        }
+    }
 }
 
 impl Taking {
     fn run(mut self, chunks: &mpsc::Sender<Result<Vec<Chunk>, Error>>) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let taken = match self.take() {
-                Ok(taken) if taken.is_empty() => {
-                    self.look_for_gaps();
-                    continue;
-                }
-                taken => taken,
-            };
-            let failed = taken.is_err();
-            if chunks.blocking_send(taken).is_err() || failed {
+        while !self.stop.0.load(Ordering::Relaxed) {
+            let failure = self.take().err();
+            let taken: Vec<Chunk> = self.places.values_mut().filter_map(|place| place.open.take()).collect();
+            if !taken.is_empty() && chunks.blocking_send(Ok(taken)).is_err() {
+                return;
+            }
+            if let Some(failure) = failure {
+                let _ = chunks.blocking_send(Err(failure));
                 return;
             }
         }
     }
 
-    /// What is there now, up to a handful; waits a moment when there is nothing.
-    fn take(&mut self) -> Result<Vec<Chunk>, Error> {
-        let mut wait = POLL;
-        let mut records = 0;
-        loop {
-            // The message borrows the consumer: what is needed of it is copied at once.
-            let event = match self.consumer.poll(wait) {
-                None => break,
-                Some(Ok(message)) => {
-                    let partition = message.partition();
-                    let from = self.at.get(&partition).copied().unwrap_or(0);
-                    if message.offset() >= from {
-                        let chunk = self.open.entry(partition).or_insert_with(|| Chunk::new(partition, from));
-                        let timestamp_ms = match message.timestamp() {
-                            Timestamp::CreateTime(ms) | Timestamp::LogAppendTime(ms) => ms,
-                            Timestamp::NotAvailable => 0,
-                        };
-                        chunk.push(message.offset(), timestamp_ms, message.payload());
-                        self.at.insert(partition, message.offset() + 1);
+    /// Takes what is there, up to a handful; waits a moment when there is nothing.
+    fn take(&mut self) -> Result<(), Error> {
+        let (mut records, mut bytes, mut wait) = (0, 0, POLL);
+        while records < CHUNK_RECORDS && bytes < CHUNK_BYTES {
+            let Some(event) = self.consumer.poll(wait) else { break };
+            wait = Duration::ZERO;
+            match event {
+                // The message borrows the consumer: what is needed of it is copied at once.
+                Ok(message) => {
+                    if let Some(place) = self.places.get_mut(&message.partition()) {
+                        bytes += place.push(&message);
                         records += 1;
                     }
-                    Ok((partition, self.open.get(&partition).map_or(0, |chunk| chunk.bytes.len())))
-                }
-                Some(Err(error)) => Err(error),
-            };
-            match event {
-                Ok((partition, bytes)) => {
-                    self.at_end.remove(&partition);
-                    self.gaps.remove(&partition);
-                    if records >= CHUNK_RECORDS || bytes >= CHUNK_BYTES {
-                        break;
-                    }
-                    wait = Duration::ZERO;
                 }
                 Err(KafkaError::PartitionEOF(partition)) => {
-                    self.reached_end(partition);
-                    wait = Duration::ZERO;
+                    let end = self.consumer.context().end();
+                    if let (Some(place), Some(end)) = (self.places.get_mut(&partition), end) {
+                        place.pass(partition, end);
+                    }
                 }
-                Err(error) => match self.serious(&error) {
+                Err(error) => match self.serious(error) {
                     Some(serious) => return Err(serious),
                     // The library tries again by itself.
                     None => break,
                 },
             }
         }
-        Ok(std::mem::take(&mut self.open).into_values().collect())
-    }
-
-    /// The end of a partition has been reported: if it was read once more for a gap, there is one.
-    fn reached_end(&mut self, partition: Partition) {
-        self.at_end.insert(partition);
-        if let Some(end) = self.gaps.remove(&partition) {
-            let from = self.at.get(&partition).copied().unwrap_or(0);
-            let chunk = self.open.entry(partition).or_insert_with(|| Chunk::new(partition, from));
-            chunk.next = chunk.next.max(end);
-            self.at.insert(partition, chunk.next);
-        }
-    }
-
-    /// A partition that stands at its end, below the end that the cluster tells, may have markers up to there that are
-    /// no records. Its end is asked for and it is read again from where it stands: if the end is then reported before
-    /// any record, there is none in between.
-    fn look_for_gaps(&mut self) {
-        if self.looked.elapsed() < LOOK_EVERY {
-            return;
-        }
-        self.looked = Instant::now();
-        let Some((ends, _)) = self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
-        for partition in self.at_end.clone() {
-            let at = self.at.get(&partition).copied().unwrap_or(0);
-            if ends.get(partition) <= at || self.gaps.contains_key(&partition) {
-                continue;
-            }
-            let Ok((_, end)) = self.asking.fetch_watermarks(&self.topic, partition, PATIENCE) else { continue };
-            if end > at && self.consumer.seek(&self.topic, partition, KafkaOffset::Offset(at), PATIENCE).is_ok() {
-                self.at_end.remove(&partition);
-                self.gaps.insert(partition, end);
-            }
-        }
+        Ok(())
     }
 
     /// An error that the library does not get over by itself.
-    fn serious(&self, error: &KafkaError) -> Option<Error> {
-        let out_of_range = matches!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-        );
-        let gone = matches!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition)
-        );
-        if !out_of_range && !gone {
-            tracing::debug!(topic = self.topic, "kafka reader: {error}");
-            return None;
+    fn serious(&self, error: KafkaError) -> Option<Error> {
+        use RDKafkaErrorCode as Code;
+        match error.rdkafka_error_code() {
+            Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => {
+                return Some(Error::UnknownTopic { topic: self.topic.clone() });
+            }
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::UnknownPartition) => {}
+            // No setting can make these pass: whoever runs Lamina has to hear of it.
+            Some(Code::TopicAuthorizationFailed | Code::Fatal) => return Some(self.unavailable(error)),
+            _ => {
+                tracing::debug!(topic = self.topic, "kafka reader: {error}");
+                return None;
+            }
         }
-        if gone {
-            return Some(Error::UnknownTopic { topic: self.topic.clone() });
-        }
-        let from: Frontier = self.at.iter().map(|(&partition, &at)| (partition, at)).collect();
-        let partitions = Partition::try_from(self.at.len()).unwrap_or(Partition::MAX);
-        let bounds = query_bounds(&self.asking, &self.topic, partitions).unwrap_or_default();
-        let unavailable =
-            || Error::Unavailable { action: format!("read topic `{}`", self.topic), source: Box::new(error.clone()) };
-        Some(check(&self.topic, &from, &bounds).err().unwrap_or_else(unavailable))
+        let at: Frontier = self.places.iter().map(|(&partition, place)| (partition, place.at)).collect();
+        let read = at.partitions().collect();
+        let known = ends::bounds(&self.asking, &self.topic, self.partitions).ok();
+        let outside = known.and_then(|bounds| bounds.check(&self.topic, &at, Some(&read)).err());
+        Some(outside.unwrap_or_else(|| self.unavailable(error)))
+    }
+
+    fn unavailable(&self, error: KafkaError) -> Error {
+        Error::Unavailable { action: format!("read topic `{}`", self.topic), source: Box::new(error) }
     }
 }

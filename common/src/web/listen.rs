@@ -18,7 +18,7 @@ const HANDSHAKES: usize = 1024;
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+pub struct Peer(pub SocketAddr);
 
 impl Connected<IncomingStream<'_, Tcp>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Tcp>) -> Self {

@@ -9,26 +9,31 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use common::{
-    access::{self, Limits, Tokens},
-    tls,
-};
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    access::{self, Limits, Secret, Shared, Tokens},
+    tls,
+};
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// The folder of SQL files.
-    pub catalog: PathBuf,
-    /// Where the embedded log and the folder store are, and the lock.
+    /// The folder of SQL files, or the `s3://` address of one.
+    pub catalog: String,
+    /// Where the embedded log and the folder store are, and the lock; and where is room to spill.
     pub data: PathBuf,
-    /// Where HTTP is answered.
-    pub listen: SocketAddr,
+    /// Where to answer; each program has an address of its own.
+    pub listen: Option<SocketAddr>,
+    /// What the layers show each other when they run apart: at least 32 letters and digits, the same for all.
+    pub secret: Option<Secret>,
+    /// Whom to trust among the other layers' certificates.
+    pub peers: tls::ClientSettings,
     /// Who may ask: the tokens' document, or the file that it is in. Without it everyone may, at loopback addresses.
     pub tokens: Option<String>,
     /// Answers everyone without tokens at other addresses too.
@@ -75,6 +80,18 @@ impl std::fmt::Debug for StoreSettings {
     }
 }
 
+/// What is wrong with the settings of an address.
+pub type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// What stands between a layer's service and the world.
+#[derive(Clone, Debug)]
+pub struct BackDoor {
+    /// What the other layers must show.
+    pub secret: Option<Shared>,
+    /// TLS, where it is set up.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
 /// What stands between HTTP and the world.
 #[derive(Clone, Debug)]
 pub struct Door {
@@ -106,8 +123,14 @@ pub struct BatchSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpeedSettings {
-    /// Above this the head stops until a newer batch view version lets go of some.
+    /// Above this the tail is folded into few states; where that is not enough, the head stops until a newer batch view
+    /// version lets go of some.
     pub memory: ByteSize,
+    /// The consumer group whose members share the partitions. Two groups hold each partition twice.
+    pub group: String,
+    /// How long partitions are kept for queries after they went to another member, also before stopping.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
 }
 
 /// The serving layer.
@@ -118,16 +141,34 @@ pub struct ServingSettings {
     pub memory: ByteSize,
     /// The largest request body.
     pub body: ByteSize,
+    /// Where the speed layer's workers are: `dns://host:port`, or `http://host:port` with commas between them.
+    pub speed: String,
+    /// Where the batch layer is.
+    pub batch: String,
     /// What one client may use.
     pub limits: Limits,
+}
+
+/// A size as the number of bytes that this machine can have.
+pub fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+impl ServingSettings {
+    /// The largest request body, in bytes.
+    pub fn body_bytes(&self) -> usize {
+        bytes(self.body)
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            catalog: PathBuf::from("catalog"),
+            catalog: "catalog".to_owned(),
             data: PathBuf::from("data"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            listen: None,
+            secret: None,
+            peers: tls::ClientSettings::default(),
             tokens: None,
             insecure: false,
             tls: tls::Settings::default(),
@@ -154,13 +195,19 @@ impl Default for BatchSettings {
 
 impl Default for SpeedSettings {
     fn default() -> Self {
-        Self { memory: ByteSize::gib(2) }
+        Self { memory: ByteSize::gib(2), group: "lamina-speed".to_owned(), linger: Duration::from_secs(10) }
     }
 }
 
 impl Default for ServingSettings {
     fn default() -> Self {
-        Self { memory: ByteSize::gib(1), body: ByteSize::mib(16), limits: Limits::default() }
+        Self {
+            memory: ByteSize::gib(1),
+            body: ByteSize::mib(16),
+            limits: Limits::default(),
+            speed: "http://127.0.0.1:8789".to_owned(),
+            batch: "http://127.0.0.1:8788".to_owned(),
+        }
     }
 }
 
@@ -169,7 +216,7 @@ impl Default for ServingSettings {
 pub struct Flags {
     /// The folder of SQL files that define datasets and views.
     #[arg(long, value_name = "DIR")]
-    pub catalog: Option<PathBuf>,
+    pub catalog: Option<String>,
     /// Where the embedded log and the folder store are kept [default: data].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -179,7 +226,7 @@ pub struct Flags {
     /// An object store, such as `s3://bucket/prefix`; without it a folder is used.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// Where to answer HTTP [default: 127.0.0.1:8787].
+    /// Where to answer, such as `127.0.0.1:8787`.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
     /// The file of tokens that `lamina token new` wrote lines for; who asks must then have one.
@@ -196,6 +243,9 @@ pub struct Flags {
 /// Names in the environment that are no settings of the layers.
 const OTHER_NAMES: &[&str] = &["url", "token", "log", "seed", "seeds"];
 
+/// `LAMINA_KAFKA_SECURITY_PROTOCOL` is librdkafka's `security.protocol`, and so on.
+const KAFKA: &str = "LAMINA_KAFKA_";
+
 impl Settings {
     /// All sources together. All faults are told at once.
     pub fn read(flags: &Flags) -> Result<Self, figment::Error> {
@@ -203,7 +253,7 @@ impl Settings {
         if let Some(file) = &flags.settings {
             figment = figment.merge(Toml::file_exact(file));
         }
-        let is_setting = |name: &str| !OTHER_NAMES.contains(&name);
+        let is_setting = |name: &str| !OTHER_NAMES.contains(&name) && !name.starts_with("kafka_");
         figment = figment
             .merge(Env::prefixed("LAMINA_").filter(move |name| is_setting(&name.as_str().to_lowercase())).split("__"));
         let mut set = |name: &str, value: Option<String>| {
@@ -212,7 +262,7 @@ impl Settings {
             }
         };
         let path = |path: &Option<PathBuf>| path.as_deref().map(Path::display).map(|path| path.to_string());
-        set("catalog", path(&flags.catalog));
+        set("catalog", flags.catalog.clone());
         set("data", path(&flags.data));
         set("log.kafka", flags.kafka.clone());
         set("store.url", flags.store.clone());
@@ -222,6 +272,12 @@ impl Settings {
             figment = figment.merge(("insecure", true));
         }
         let mut settings: Self = figment.extract()?;
+        #[allow(clippy::disallowed_methods, reason = "settings are read in this module")]
+        for (name, value) in std::env::vars() {
+            if let Some(name) = name.strip_prefix(KAFKA) {
+                settings.log.settings.insert(name.to_lowercase().replace('_', "."), value);
+            }
+        }
         if settings.store.url.as_deref().is_some_and(|url| url.starts_with("s3")) {
             #[allow(clippy::disallowed_methods, reason = "settings are read in this module")]
             let environment = std::env::vars().filter(|(name, _)| name.starts_with("AWS_"));
@@ -232,19 +288,28 @@ impl Settings {
         Ok(settings)
     }
 
-    /// What stands between HTTP and the world; refused where that is nothing.
-    pub fn door(&self) -> anyhow::Result<Door> {
+    /// What stands between HTTP at `listen` and the world; refused where that is nothing.
+    pub fn door(&self, listen: SocketAddr) -> Result<Door, Fault> {
         let tokens = self.tokens.as_deref().map(Tokens::read).transpose()?.map(Arc::new);
-        access::may_listen(self.listen, tokens.is_some(), self.insecure)?;
+        access::may_listen(listen, tokens.is_some(), self.insecure)?;
         let tls = self.tls.server(tls::HTTP)?;
-        if tokens.is_some() && tls.is_none() && !self.listen.ip().is_loopback() {
-            tracing::warn!("tokens travel in the clear to `{}`: set `tls`, or keep TLS in front of it", self.listen);
+        if tokens.is_some() && tls.is_none() && !listen.ip().is_loopback() {
+            tracing::warn!("tokens travel in the clear to `{listen}`: set `tls`, or keep TLS in front of it");
         }
         Ok(Door { tokens, tls })
     }
 
+    /// What stands between a layer's service at `listen` and the world: the secret that the layers share.
+    pub fn back_door(&self, listen: SocketAddr) -> Result<BackDoor, Fault> {
+        let secret = self.secret.clone().map(Shared::new).transpose()?;
+        if secret.is_none() && !self.insecure && !listen.ip().to_canonical().is_loopback() {
+            return Err(access::Error::OpenLayer { address: listen }.into());
+        }
+        Ok(BackDoor { secret, tls: self.tls.server(tls::HTTP)? })
+    }
+
     /// The store's root.
-    pub fn store_url(&self) -> anyhow::Result<String> {
+    pub fn store_url(&self) -> std::io::Result<String> {
         match &self.store.url {
             Some(url) => Ok(url.clone()),
             None => {
@@ -252,7 +317,8 @@ impl Settings {
                 std::fs::create_dir_all(&folder)?;
                 let folder = folder.canonicalize()?;
                 let url = url::Url::from_directory_path(&folder);
-                Ok(url.map_err(|()| anyhow::anyhow!("`{}` is no folder", folder.display()))?.into())
+                let url = url.map_err(|()| std::io::Error::other(format!("`{}` is no folder", folder.display())))?;
+                Ok(url.into())
             }
         }
     }
@@ -269,7 +335,7 @@ mod tests {
         let listen = Some(SocketAddr::from(([127, 0, 0, 1], 2)));
         let flags = Flags { settings: Some(file.path().to_owned()), listen, ..Flags::default() };
         let settings = Settings::read(&flags).unwrap();
-        assert_eq!((settings.listen.port(), settings.batch.flush_age.as_secs()), (2, 30));
+        assert_eq!((settings.listen.map(|address| address.port()), settings.batch.flush_age.as_secs()), (Some(2), 30));
         assert_eq!(settings.batch.memory, ByteSize::mib(64));
         std::fs::write(file.path(), "lissen = '127.0.0.1:1'").unwrap();
         let error = Settings::read(&flags).unwrap_err().to_string();
@@ -278,15 +344,26 @@ mod tests {
 
     #[test]
     fn an_address_that_others_reach_needs_tokens_or_a_waiver() {
-        let open = Settings { listen: SocketAddr::from(([0, 0, 0, 0], 8787)), ..Settings::default() };
+        let (loopback, open) = (SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([0, 0, 0, 0], 8787)));
         let issued = access::issue(&access::Request { roles: [access::Role::Admin].into(), ..Default::default() });
         let tokens = Some(issued.unwrap().line);
-        assert!(Settings::default().door().unwrap().tokens.is_none());
-        let error = open.door().unwrap_err().to_string();
+        assert!(Settings::default().door(loopback).unwrap().tokens.is_none());
+        let error = Settings::default().door(open).unwrap_err().to_string();
         assert!(error.contains("0.0.0.0:8787") && error.contains("--insecure"), "{error}");
-        assert!(Settings { insecure: true, ..open.clone() }.door().unwrap().tokens.is_none());
-        assert!(Settings { tokens, ..open.clone() }.door().unwrap().tokens.is_some());
-        Settings { tokens: Some("/no/such/file".to_owned()), ..open }.door().unwrap_err();
+        assert!(Settings { insecure: true, ..Settings::default() }.door(open).unwrap().tokens.is_none());
+        assert!(Settings { tokens, ..Settings::default() }.door(open).unwrap().tokens.is_some());
+        Settings { tokens: Some("/no/such/file".to_owned()), ..Settings::default() }.door(open).unwrap_err();
+    }
+
+    #[test]
+    fn a_layer_that_others_reach_needs_the_secret_or_a_waiver() {
+        let open = SocketAddr::from(([0, 0, 0, 0], 8789));
+        let error = Settings::default().back_door(open).unwrap_err().to_string();
+        assert!(error.contains("0.0.0.0:8789") && error.contains("--insecure"), "{error}");
+        Settings { insecure: true, ..Settings::default() }.back_door(open).unwrap();
+        let secret = |text: &str| Settings { secret: Some(Secret::new(text)), ..Settings::default() };
+        assert!(secret(&"x".repeat(64)).back_door(open).unwrap().secret.is_some());
+        secret("short").back_door(open).unwrap_err();
     }
 
     #[test]

@@ -1,0 +1,66 @@
+//! The `batch-layer` program: archives the log, recomputes views, and publishes the catalog for the other layers.
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+
+use batch_layer::{BatchLayer, Settings as How, service};
+use clap::Parser;
+use common::{
+    catalog::{Catalog, published},
+    clock::{Clock, System},
+    process::{self, Failure, Runtimes},
+    resources,
+    settings::Settings,
+    supervisor::Supervisor,
+    web,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Lamina's batch layer: archives the log in the master dataset and recomputes views from it.
+#[derive(Debug, Parser)]
+#[command(name = "batch-layer")]
+struct Command {
+    #[command(flatten)]
+    layer: process::Layer,
+}
+
+fn main() -> ExitCode {
+    process::layer("batch-layer", &Command::parse().layer, 8788, start)
+}
+
+async fn start(
+    settings: Settings,
+    listen: SocketAddr,
+    supervisor: Supervisor,
+    runtimes: Runtimes,
+) -> Result<impl Future<Output = ()>, Failure> {
+    let door = settings.back_door(listen)?;
+    let listener = web::bind(listen).await.map_err(|error| format!("could not listen at `{listen}`: {error}"))?;
+    let registry = prometheus::Registry::new();
+    let clock: Arc<dyn Clock> = Arc::new(System);
+    let files = published::files(&settings.catalog, &settings.store.options).await?;
+    let catalog = Arc::new(Catalog::parse(&files)?);
+    let storage = resources::storage(&settings).await?;
+    let log = Arc::new(resources::kafka(&settings, &clock).await?);
+    resources::partitions(log.as_ref(), &catalog).await?;
+    let owner = format!("{}/{}", settings.data.display(), uuid::Uuid::new_v4());
+    let batch = BatchLayer::start(batch_layer::Context {
+        storage: storage.clone(),
+        log,
+        catalog,
+        clock,
+        supervisor: supervisor.clone(),
+        registry: registry.clone(),
+        compute: runtimes.compute,
+        settings: How::of(&settings, owner),
+    })
+    .await?;
+    // Only now: a dataset that has changed is refused above, and no other layer must take it up.
+    let published = published::publish(&storage, &files).await?;
+    tracing::info!(version = published.version, "catalog is published");
+    let router = web::probes(Arc::new(|| None), registry).merge(service::router(batch, door.secret));
+    web::serve(listener, door.tls, router, &supervisor);
+    tracing::info!("batch layer answers at {listen}");
+    Ok(async {})
+}

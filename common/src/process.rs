@@ -1,0 +1,153 @@
+//! What every program of Lamina's does around its work: it reads settings, logs, runs, stops when told, and says in one
+//! message what went wrong.
+
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    time::Duration,
+};
+
+use tokio::runtime::{Builder, Handle};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    fault::chain,
+    settings::{Flags, Settings},
+    supervisor::Supervisor,
+};
+
+/// Anything that a program may end for.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is logged unless told.
+pub const LOG: &str = "warn,common=info,batch_layer=info,speed_layer=info,serving_layer=info,lamina=info,rdkafka=error";
+
+/// Threads that run queries need so much stack, for the deepest query that is taken. Only what is used of it costs.
+pub const STACK_BYTES: usize = 16 << 20;
+
+/// How a layer that runs apart is started.
+#[derive(Debug, clap::Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Layer {
+    /// What the log shows, such as `info` or `speed_layer=debug`.
+    #[arg(long, env = "LAMINA_LOG", default_value = LOG)]
+    pub log: String,
+    /// Ask the running layer at its address for its health, and exit with 0 when it is well: for containers.
+    #[arg(long)]
+    pub health: bool,
+    /// Print all settings as they are after defaults, file, environment and flags, with secrets hidden; do nothing else.
+    #[arg(long)]
+    pub print_settings: bool,
+    #[allow(missing_docs, reason = "clap would take it for the command's description")]
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// The runtimes of a program.
+#[derive(Clone, Debug)]
+pub struct Runtimes {
+    /// Runs long computations, apart from what must answer quickly: the system then shares the processors between them.
+    pub compute: Handle,
+}
+
+/// Logs to standard error.
+pub fn log(filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// Runs `work` on new runtimes. An error becomes one message, under `name`.
+pub fn run<F>(name: &str, work: impl FnOnce(Runtimes) -> F) -> ExitCode
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let done = (|| {
+        let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build()?;
+        let compute = Builder::new_multi_thread().enable_all().thread_name("lamina-compute").build()?;
+        let done = runtime.block_on(work(Runtimes { compute: compute.handle().clone() }));
+        compute.shutdown_background();
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        done
+    })();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{name}: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A layer's program: `start` starts it, with its settings, where it is to listen, and its tasks; what it gives is done
+/// first when the layer is told to stop. `port` is its own.
+pub fn layer<F, L>(
+    name: &'static str,
+    command: &Layer,
+    port: u16,
+    start: impl FnOnce(Settings, SocketAddr, Supervisor, Runtimes) -> F,
+) -> ExitCode
+where
+    F: Future<Output = Result<L, Failure>>,
+    L: Future<Output = ()>,
+{
+    log(&command.log);
+    run(name, |runtimes| async move {
+        let settings = Settings::read(&command.flags)?;
+        let listen = settings.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
+        if command.print_settings {
+            writeln!(std::io::stdout(), "{settings:#?}")?;
+            return Ok(());
+        }
+        if command.health {
+            return crate::web::health(listen, settings.tls.certificate.is_some()).await;
+        }
+        let supervisor = Supervisor::new();
+        let told = told_to_stop()?;
+        let leave = match start(settings, listen, supervisor.clone(), runtimes).await {
+            Ok(leave) => leave,
+            Err(error) => {
+                supervisor.stop();
+                let _ = supervisor.wait().await;
+                return Err(error);
+            }
+        };
+        tokio::select! {
+            () = told => {
+                tracing::info!("stopping");
+                leave.await;
+            }
+            () = supervisor.cancelled().cancelled_owned() => {}
+        }
+        supervisor.stop();
+        Ok(supervisor.wait().await?)
+    })
+}
+
+/// Ends with the first SIGINT or SIGTERM; a second one exits at once.
+pub fn told_to_stop() -> Result<impl Future<Output = ()> + 'static, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    #[allow(clippy::disallowed_methods, reason = "it must outlive the tasks that it stops")]
+    tokio::spawn(async move {
+        let mut tell = Some(tell);
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            match tell.take() {
+                Some(tell) => drop(tell.send(())),
+                None => std::process::exit(130),
+            }
+        }
+    });
+    Ok(async {
+        let _ = told.await;
+    })
+}

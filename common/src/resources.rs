@@ -1,0 +1,71 @@
+//! Store and log, opened as the settings say.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    clock::Clock,
+    log::{self, Log, embedded::Embedded, kafka::Kafka},
+    process::Failure,
+    settings::Settings,
+    storage::{self, Storage},
+};
+
+/// Opens the object store. One that does not keep Lamina's promises is refused.
+pub async fn storage(settings: &Settings) -> Result<Storage, Failure> {
+    let storage = Storage::open(&settings.store_url()?, &settings.store.options)?;
+    storage.probe().await?;
+    Ok(storage)
+}
+
+/// Opens the object store without asking anything of it: for layers that only read.
+pub fn storage_to_read(settings: &Settings) -> Result<Storage, Failure> {
+    Ok(Storage::open(&settings.store_url()?, &settings.store.options)?)
+}
+
+/// Opens the log: Kafka, or else the embedded one.
+pub async fn log(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Log>, Failure> {
+    Ok(match settings.log.kafka {
+        Some(_) => Arc::new(kafka(settings, clock).await?),
+        None => Arc::new(Embedded::open(&settings.data.join("log"), clock.clone())?),
+    })
+}
+
+/// Opens the log of a layer that runs apart: processes meet only in Kafka.
+pub async fn kafka(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Kafka, Failure> {
+    let Some(brokers) = &settings.log.kafka else {
+        return Err("layers that run apart meet in Kafka: give its brokers with `--kafka`, or run all of them in one \
+                    process with `lamina up`"
+            .into());
+    };
+    Ok(Kafka::connect(brokers, &settings.log.settings, clock.clone()).await?)
+}
+
+/// Does something until it succeeds, for what another layer brings about.
+pub async fn until_there<T, F>(what: &str, mut look: impl FnMut() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<Option<T>, storage::Error>>,
+{
+    let mut is_told = false;
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::info!("waiting for {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// A topic's partitions by dataset; topics that are missing are created.
+pub async fn partitions(
+    log: &dyn Log,
+    catalog: &crate::catalog::Catalog,
+) -> Result<std::collections::BTreeMap<String, crate::position::Partition>, log::Error> {
+    let mut partitions = std::collections::BTreeMap::new();
+    for dataset in catalog.datasets.values() {
+        let count = log.ensure_topic(&dataset.topic, dataset.partitions).await?;
+        partitions.insert(dataset.name.clone(), count);
+    }
+    Ok(partitions)
+}

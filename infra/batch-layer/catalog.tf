@@ -1,0 +1,12 @@
+# The catalog's SQL files, as objects that the batch layer reads. It looks for changes by itself, so a change of a file
+# is a change of an object and of nothing else: no new task definition, no restart, no other layer's plan.
+
+resource "aws_s3_object" "catalog" {
+  for_each = fileset(var.catalog, "*.sql")
+
+  bucket       = local.store.bucket
+  key          = "${local.store.prefix}/definitions/${each.key}"
+  source       = "${var.catalog}/${each.key}"
+  source_hash  = filesha256("${var.catalog}/${each.key}")
+  content_type = "application/sql"
+}

@@ -1,0 +1,238 @@
+//! The speed layer's own promises, with the other layers around it: cuts that are announced, its memory, its age.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{
+    catalog::Catalog,
+    clock::System,
+    jobs::State,
+    log::{Log, NewRecord},
+    master,
+    operate::BatchLayer as _,
+    position::Frontier,
+    speed::{SpeedLayer as _, Status},
+    storage::Storage,
+};
+use integration_tests::{
+    faults::{Fate, Faulty},
+    memory_log::MemoryLog,
+    oracle::{Oracle, read_log, same_rows},
+    workload::Sales,
+    world::{Settings, World, at_least},
+};
+use serving_layer::{engine::Options, stamp::Stamp};
+
+use crate::simulation::wait_for;
+
+const TABLE: &str = "
+CREATE TABLE sales (
+  order_id BIGINT NOT NULL, product_id BIGINT NOT NULL, customer_id TEXT, store INT NOT NULL,
+  quantity INT NOT NULL CHECK (quantity > 0), amount DECIMAL(12,2) NOT NULL, created_at TIMESTAMP NOT NULL
+) WITH (partitions = 2);
+";
+/// Few groups: states are small, however many events there are.
+const BY_PRODUCT: &str = "
+CREATE MATERIALIZED VIEW by_product WITH (refresh = 'never') AS
+SELECT product_id, count(*) AS orders, sum(amount) AS amount FROM sales GROUP BY product_id;
+";
+/// A group an event: states are as many as events.
+const BY_ORDER: &str = "
+CREATE MATERIALIZED VIEW by_order WITH (refresh = 'never') AS
+SELECT order_id, count(*) AS orders, sum(amount) AS amount FROM sales GROUP BY order_id;
+";
+/// Writes that make master versions.
+const MASTER: &str = "master/sales/_delta_log";
+
+/// All layers, over a log and a store that can be made to fail.
+struct Bed {
+    log: MemoryLog,
+    store: Arc<Faulty>,
+    storage: Storage,
+    catalog: Arc<Catalog>,
+    sales: Sales,
+    world: World,
+    produced: usize,
+}
+
+impl Bed {
+    async fn start(view: &str, settings: Settings) -> Self {
+        let log = MemoryLog::new(1, Arc::new(System));
+        log.ensure_topic("sales", 2).await.unwrap();
+        let store = Arc::new(Faulty::new(Arc::new(object_store::memory::InMemory::new()), 1));
+        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), store.clone()).unwrap();
+        let catalog = Catalog::parse(&[("sales.sql".to_owned(), format!("{TABLE}{view}"))]);
+        let catalog = Arc::new(catalog.unwrap_or_else(|faults| panic!("{faults}")));
+        let handed: Arc<dyn Log> = Arc::new(log.clone());
+        let world = World::start(&storage, &handed, &catalog, settings).await.unwrap();
+        Self { log, store, storage, catalog, sales: Sales::new(1, 1_000_000, 40), world, produced: 0 }
+    }
+
+    /// Appends events to one partition after the other.
+    async fn produce(&mut self, count: usize) {
+        let events = self.sales.by_ref().take(count);
+        let records = events.map(|event| NewRecord { key: None, value: Some(event.into()) }).collect();
+        let partition = i32::try_from(self.produced % 2).unwrap();
+        self.log.append("sales", partition, records).await.unwrap();
+        self.produced += 1;
+    }
+
+    async fn end(&self) -> Frontier {
+        self.log.bounds("sales").await.unwrap().end
+    }
+
+    fn status(&self) -> Status {
+        self.world.speed.status("sales")
+    }
+
+    async fn wait_until_archived(&self) {
+        let end = self.end().await;
+        wait_for("the master to have all events", || async {
+            let dataset = &self.catalog.datasets["sales"];
+            master::Follower::open(&self.storage, dataset, 2).await.unwrap().at().frontier.covers(&end)
+        })
+        .await;
+    }
+
+    /// An answer is what the oracle says of its head.
+    async fn check(&self, view: &str, options: &Options) -> Stamp {
+        let sql = format!("SELECT * FROM {view}");
+        let (rows, stamp) = self.world.query(&sql, options).await.unwrap();
+        let oracle = Oracle::new(self.catalog.clone(), "sales", &read_log(&self.log, "sales").await.unwrap()).await;
+        let expected = oracle.unwrap().answer(&sql, &stamp.head["sales"]).await.unwrap();
+        assert!(same_rows(&rows, &expected, false), "{stamp:?}\ngot {rows:?}\nexpected {expected:?}");
+        stamp
+    }
+
+    /// The same of an answer over all events.
+    async fn check_all(&self, view: &str) -> Stamp {
+        self.check(view, &at_least("sales", &self.end().await, Duration::from_secs(20))).await
+    }
+
+    /// How often states have been made from the master dataset.
+    fn rebuilds(&self) -> f64 {
+        let families = self.world.registry.gather();
+        let family = families.iter().find(|family| family.name() == speed_layer::metrics::REBUILDS);
+        family.map_or(0.0, |family| family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announced_cut_outlives_the_boundaries_around_it() {
+    let mut settings = Settings::hasty();
+    settings.speed.keep_boundaries = Duration::from_millis(300);
+    let mut bed = Bed::start(BY_PRODUCT, settings).await;
+    bed.produce(300).await;
+    bed.wait_until_archived().await;
+    let cut = bed.end().await;
+    bed.check_all("by_product").await;
+
+    bed.store.doom("views/by_product", Fate::Hangs);
+    let job = bed.world.batch_recompute("by_product").await.unwrap();
+    wait_for("the cut to be announced", || async {
+        bed.world.batch.job(&job.id).await.unwrap().cut == Some(cut.clone())
+    })
+    .await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        bed.produce(50).await;
+        bed.wait_until_archived().await;
+        bed.check_all("by_product").await;
+    }
+    assert_eq!(bed.world.batch.job(&job.id).await.unwrap().state, State::Running);
+    bed.store.spare();
+
+    wait_for("the recompute's version", || async {
+        bed.check_all("by_product").await.views["by_product"].batch_version == Some(1)
+    })
+    .await;
+    assert_eq!(bed.check_all("by_product").await.views["by_product"].cut, cut);
+    assert_eq!(bed.rebuilds(), 1.0, "no rebuild but that of the start");
+    bed.world.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_that_fit_are_kept_fresh_though_the_tail_does_not_fit() {
+    let mut settings = Settings::hasty();
+    settings.speed.memory_bytes = 500_000;
+    let mut bed = Bed::start(BY_PRODUCT, settings).await;
+    bed.produce(100).await;
+    bed.wait_until_archived().await;
+    bed.store.doom(MASTER, Fate::Hangs);
+    for _ in 0..60 {
+        bed.produce(1000).await;
+        let end = bed.end().await;
+        bed.world.speed.reach("sales", &end, Duration::from_secs(20)).await.unwrap();
+        assert_eq!(bed.status().stopped, None);
+    }
+    bed.check_all("by_product").await;
+
+    // The master versions that come now end where the states cannot be cut any more, until one does.
+    bed.store.spare();
+    bed.wait_until_archived().await;
+    let job = bed.world.recompute("by_product").await.unwrap();
+    assert_eq!(job.state, State::Succeeded, "{:?}", job.error);
+    bed.produce(100).await;
+    wait_for("the recompute's version", || async {
+        bed.check_all("by_product").await.views["by_product"].batch_version == Some(1)
+    })
+    .await;
+    bed.world.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_memory_stops_the_head_until_a_version_is_published() {
+    let mut settings = Settings::hasty();
+    settings.speed.memory_bytes = 300_000;
+    let mut bed = Bed::start(BY_ORDER, settings).await;
+    bed.store.doom(MASTER, Fate::Hangs);
+    while bed.status().stopped.is_none_or(|reason| !reason.contains("speed.memory")) {
+        assert!(bed.produced < 1000, "the head does not stop");
+        bed.produce(500).await;
+        let _ = bed.world.speed.reach("sales", &bed.end().await, Duration::from_millis(200)).await;
+    }
+    bed.produce(500).await;
+    let ready = bed.world.engine.ready().await.unwrap_err();
+    assert!(ready.iter().any(|reason| reason.contains("speed.memory")), "{ready:?}");
+    let stamp = bed.check("by_order", &Options::default()).await;
+    assert!(!stamp.head["sales"].is_empty() && !stamp.head["sales"].covers(&bed.end().await), "{stamp:?}");
+    wait_for("the answer to get old", || async {
+        bed.check("by_order", &Options::default()).await.freshness_ms.is_some_and(|ms| ms > 300)
+    })
+    .await;
+
+    bed.store.spare();
+    bed.wait_until_archived().await;
+    let job = bed.world.recompute("by_order").await.unwrap();
+    assert_eq!(job.state, State::Succeeded, "{:?}", job.error);
+    let stamp = bed.check_all("by_order").await;
+    assert_eq!(stamp.views["by_order"].batch_version, Some(1));
+    wait_for("it to be ready", || async { bed.world.engine.ready().await.is_ok() }).await;
+    bed.produce(100).await;
+    bed.check_all("by_order").await;
+    bed.world.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_out_of_reach_costs_no_state_and_takes_nothing_back() {
+    let mut bed = Bed::start(BY_PRODUCT, Settings::hasty()).await;
+    bed.store.doom(MASTER, Fate::Hangs);
+    bed.produce(500).await;
+    assert_eq!(bed.check_all("by_product").await.freshness_ms, Some(0));
+    let before = bed.end().await;
+    bed.log.fail(1000);
+    bed.produce(500).await;
+    wait_for("the log to be missed", || async { bed.status().stopped.is_some() }).await;
+    for _ in 0..20 {
+        let (_, stamp) = bed.world.query("SELECT * FROM by_product", &Options::default()).await.unwrap();
+        assert_eq!(stamp.head["sales"], before);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bed.log.fail(0);
+    assert_eq!(bed.check_all("by_product").await.head["sales"], bed.end().await);
+    assert_eq!(bed.rebuilds(), 1.0, "no rebuild but that of the start");
+    bed.store.spare();
+    bed.world.stop().await.unwrap();
+}

@@ -1,0 +1,80 @@
+//! The `speed-layer` program: a worker that holds the partitions which its consumer group gives it.
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+
+use clap::Parser;
+use common::{
+    catalog::published,
+    clock::{Clock, System},
+    process::{self, Failure, Runtimes},
+    resources,
+    settings::Settings,
+    speed::SpeedLayer as _,
+    supervisor::Supervisor,
+    web,
+};
+use speed_layer::{Context, SpeedLayer, service::Service};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Lamina's speed layer: keeps every view fresh from the log, between the batch layer's cuts.
+#[derive(Debug, Parser)]
+#[command(name = "speed-layer")]
+struct Command {
+    #[command(flatten)]
+    layer: process::Layer,
+}
+
+fn main() -> ExitCode {
+    process::layer("speed-layer", &Command::parse().layer, 8789, start)
+}
+
+async fn start(
+    settings: Settings,
+    listen: SocketAddr,
+    supervisor: Supervisor,
+    _: Runtimes,
+) -> Result<impl Future<Output = ()>, Failure> {
+    let door = settings.back_door(listen)?;
+    let listener = web::bind(listen).await.map_err(|error| format!("could not listen at `{listen}`: {error}"))?;
+    let registry = prometheus::Registry::new();
+    let clock: Arc<dyn Clock> = Arc::new(System);
+    let storage = resources::storage_to_read(&settings)?;
+    let log = Arc::new(resources::kafka(&settings, &clock).await?);
+    let published =
+        resources::until_there("the batch layer to publish a catalog", || published::newest(&storage)).await?;
+    let catalog = Arc::new(published.catalog()?);
+    resources::partitions(log.as_ref(), &catalog).await?;
+    let topics: Vec<&str> = catalog.datasets.values().map(|dataset| dataset.topic.as_str()).collect();
+    let leave = supervisor.cancelled().child_token();
+    let membership = log.join(&settings.speed.group, &topics, leave.clone())?;
+    let context = Context {
+        storage,
+        log,
+        catalog: catalog.clone(),
+        clock,
+        supervisor: supervisor.clone(),
+        registry: registry.clone(),
+        settings: speed_layer::Settings::of(&settings),
+    };
+    let layer = SpeedLayer::join(context, membership, settings.speed.linger)?;
+    let service = Service::new(layer.clone(), door.secret);
+    let ready = Arc::new(move || {
+        let waiting = |dataset: &String| {
+            let status = layer.status(dataset);
+            let reason = || status.stopped.unwrap_or_else(|| "it has no partitions yet".to_owned());
+            status.head.is_none().then(|| format!("dataset `{dataset}`: {}", reason()))
+        };
+        catalog.datasets.keys().find_map(waiting)
+    });
+    let router = web::probes(ready, registry).merge(service.router());
+    web::serve(listener, door.tls, router, &supervisor);
+    tracing::info!(group = settings.speed.group, "speed layer answers at {listen}");
+    Ok(async move {
+        // The others build up what was held here, while it is still given out.
+        service.leave();
+        leave.cancel();
+        tokio::time::sleep(settings.speed.linger).await;
+    })
+}
