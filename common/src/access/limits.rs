@@ -20,7 +20,7 @@ pub struct Limits {
     pub rows: u64,
     /// or a longer body.
     pub bytes: ByteSize,
-    /// The longest SQL that is read.
+    /// The longest SQL that is read: planning takes time by its length, and cannot be stopped.
     pub sql: ByteSize,
 }
 
@@ -32,7 +32,7 @@ impl Default for Limits {
             time: Duration::from_secs(300),
             rows: 50_000_000,
             bytes: ByteSize::gib(4),
-            sql: ByteSize::kib(256),
+            sql: ByteSize::kib(64),
         }
     }
 }

@@ -70,7 +70,12 @@ impl Tokens {
         let document = |reason: String| Error::Document { reason };
         let lines: BTreeMap<String, Line> = match text.trim_start().starts_with('{') {
             true => serde_json::from_str(text).map_err(|error| document(error.to_string()))?,
-            false => Figment::from(Toml::string(text)).extract().map_err(|error| document(error.to_string()))?,
+            false => Figment::from(Toml::string(text)).extract().map_err(|error| {
+                // The parser shows the line that is wrong, with what stands in it: that stays here.
+                let reason = error.to_string();
+                let told: Vec<&str> = reason.lines().filter(|line| !line.contains('|')).collect();
+                document(told.join(": "))
+            })?,
         };
         if lines.is_empty() {
             return Err(document("there is none, so nobody could be let in".to_owned()));

@@ -311,7 +311,7 @@ async fn what_is_out_of_scope_does_not_exist() {
         assert_eq!(status, 200, "{sql}: {body}");
         let text = body["rows"].to_string();
         assert!(!["per_person", "per_sale", "salaries"].iter().any(|name| text.contains(name)), "{sql}: {text}");
-        assert_eq!(text.contains("per_product"), !sql.ends_with("views"), "{sql}: {text}");
+        assert!(text.contains("per_product"), "{sql}: {text}");
     }
     bed.stop().await;
 }
@@ -334,14 +334,9 @@ fn hostile_sql_is_refused_or_stopped_and_the_server_unharmed() {
     runtime.block_on(async { tokio::spawn(hostile_sql()).await.unwrap() });
 }
 
-async fn hostile_sql() {
+/// What it would do: touch files, the network or settings, write, or never end.
+fn what_is_no_query(file: &str) -> Vec<(String, End)> {
     use End::{Harmless, Refused, Stopped};
-    let time = Duration::from_secs(2);
-    let limits = Limits { time, rows: 100_000, bytes: bytesize::ByteSize::mib(4), ..Limits::default() };
-    let bed = Bed::start(Options { limits, ..Options::default() }).await;
-    let file = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
-    std::fs::write(file.path(), "a,b\nhush,2\n").unwrap();
-    let file = file.path().to_str().unwrap();
     let fixed = |cases: &[(&str, End)]| -> Vec<(String, End)> {
         cases.iter().map(|(sql, end)| ((*sql).to_owned(), *end)).collect()
     };
@@ -410,14 +405,21 @@ async fn hostile_sql() {
         ("SELECT string_agg(repeat('a', 10000), '') FROM per_sale a, per_sale b", Stopped),
         ("SELECT power(1e308, 2), 1 / 0", Harmless),
     ]));
+    cases
+}
+
+/// What is too deep or too long.
+fn what_is_too_much() -> Vec<(String, End)> {
+    use End::{Harmless, Refused};
+    let mut cases = Vec::new();
     let many = |one: &str, between: &str, count: usize| vec![one; count].join(between);
-    let nested = |before: &str, after: &str| format!("SELECT {}1{}", before.repeat(9_000), after.repeat(9_000));
+    let nested = |before: &str, after: &str| format!("SELECT {}1{}", before.repeat(2_000), after.repeat(2_000));
     for (before, after) in [("(", ")"), ("- ", ""), ("NOT ", ""), ("abs(", ")"), ("[", "]"), ("(SELECT ", ")")] {
         cases.push((nested(before, after), Refused));
     }
     cases.push((nested("CASE WHEN true THEN ", " END"), Refused));
     // As deep as is allowed, and deeper.
-    for (count, end) in [(480, Harmless), (60_000, Refused)] {
+    for (count, end) in [(480, Harmless), (6_000, Refused)] {
         cases.extend([
             (format!("SELECT {}", many("1", "+", count)), end),
             (format!("SELECT {} FROM per_sale", many("id", "+", count)), end),
@@ -439,12 +441,25 @@ async fn hostile_sql() {
         ]);
     }
     cases.extend([
-        (format!("SELECT count(*) FROM per_sale WHERE id IN ({})", many("1", ",", 100_000)), Harmless),
+        (format!("SELECT count(*) FROM per_sale WHERE id IN ({})", many("1", ",", 30_000)), Harmless),
         (format!("SELECT count(*) FROM per_sale WHERE id IN ({})", many("1", ",", 1_000_000)), Refused),
-        (format!("SELECT length('{}')", "a".repeat(200_000)), Harmless),
+        (format!("SELECT length('{}')", "a".repeat(60_000)), Harmless),
         (format!("SELECT length('{}')", "a".repeat(2_000_000)), Refused),
-        (format!("SELECT {}", "9".repeat(200_000)), Harmless),
+        (format!("SELECT {}", "9".repeat(60_000)), Harmless),
     ]);
+    cases
+}
+
+async fn hostile_sql() {
+    use End::{Harmless, Refused, Stopped};
+    let time = Duration::from_secs(2);
+    let limits = Limits { time, rows: 100_000, bytes: bytesize::ByteSize::mib(4), ..Limits::default() };
+    let bed = Bed::start(Options { limits, ..Options::default() }).await;
+    let file = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
+    std::fs::write(file.path(), "a,b\nhush,2\n").unwrap();
+    let file = file.path().to_str().unwrap();
+    let mut cases = what_is_no_query(file);
+    cases.extend(what_is_too_much());
     let mut faults = Vec::new();
     for (sql, end) in cases {
         let began = Instant::now();
