@@ -168,6 +168,17 @@ variable "schedules" {
   }
 
   validation {
+    condition = alltrue(flatten([
+      for schedule in values(var.schedules) : [
+        for field, most in [59, 23] : [
+          for number in regexall("[0-9]+", try(split(" ", trimprefix(schedule.cron, "cron("))[field], "")) : tonumber(number) <= most
+        ]
+      ]
+    ]))
+    error_message = "A schedule's minutes go to 59 and its hours to 23."
+  }
+
+  validation {
     condition     = alltrue([for schedule in values(var.schedules) : contains([0, 1], schedule.tasks)])
     error_message = "There is one task or none: a second one would only be in the first one's way."
   }

@@ -70,7 +70,7 @@ run "refuses_1" {
     # refuses a retention without unit
     retention = "a day"
     # refuses a cron of five fields
-    schedules = { night = { cron = "cron(0 20 * * *)", tasks = 0 } }
+    schedules = { night = { cron = "cron(0 20 ? * MON-FRI)", tasks = 0 } }
   }
 
   expect_failures = [var.region, var.environment, var.image_tag, var.cpu, var.settings, var.scratch_gib, var.memory_share, var.catalog, var.flush_age, var.flush_bytes, var.retention, var.schedules]
@@ -103,14 +103,25 @@ run "refuses_3" {
     # refuses memory between steps
     cpu        = 8192
     memory_mib = 18432
-    # refuses a cron in words
-    schedules = { night = { cron = "every evening", tasks = 0 } }
+    # refuses an hour that is none
+    schedules = { night = { cron = "cron(0 24 ? * MON-FRI *)", tasks = 0 } }
   }
 
   expect_failures = [var.memory_mib, var.schedules]
 }
 
 run "refuses_4" {
+  command = plan
+
+  variables {
+    # refuses a cron in words
+    schedules = { night = { cron = "every evening", tasks = 0 } }
+  }
+
+  expect_failures = [var.schedules]
+}
+
+run "refuses_5" {
   command = plan
 
   variables {
@@ -121,7 +132,7 @@ run "refuses_4" {
   expect_failures = [var.schedules]
 }
 
-run "refuses_5" {
+run "refuses_6" {
   command = plan
 
   variables {
