@@ -111,6 +111,8 @@ pub enum Error {
     DatasetChanged { dataset: String, difference: String },
     #[error(transparent)]
     Storage(#[from] common::storage::Error),
+    #[error(transparent)]
+    Log(#[from] common::log::Error),
     #[error("could not register metrics")]
     Metrics(#[from] prometheus::Error),
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -23,12 +24,13 @@ use datafusion::{
     execution::{TaskContext, memory_pool::FairSpillPool},
     physical_expr::{LexOrdering, PhysicalSortExpr, expressions::Column},
     physical_plan::{
-        ExecutionPlan, ExecutionPlanProperties, Partitioning, PhysicalExpr,
-        coalesce_partitions::CoalescePartitionsExec, repartition::RepartitionExec, sorts::sort::SortExec,
+        ExecutionPlan, Partitioning, PhysicalExpr,
+        coalesce_partitions::CoalescePartitionsExec,
+        repartition::RepartitionExec,
+        sorts::{sort::SortExec, sort_preserving_merge::SortPreservingMergeExec},
     },
     prelude::SessionConfig,
 };
-use tokio::task::JoinSet;
 
 use crate::Context;
 
@@ -177,23 +179,16 @@ impl Recompute {
         let context = self.task_context()?;
         let scan = self.scan(&context)?;
         let plan = self.plan(scan.clone())?;
-        let mut writing = JoinSet::new();
-        for partition in 0..plan.output_partitioning().partition_count() {
-            let states = plan.execute(partition, context.clone())?;
-            let (view, table, first_put) = (self.view.clone(), self.table.clone(), self.first_put.clone());
-            writing.spawn(Writer { view, table, first_put }.run(states));
-        }
+        let (view, table, first_put) = (self.view.clone(), self.table.clone(), self.first_put.clone());
+        let parallelism = self.context.settings.parallelism;
+        let mut writing = pin!(Writer { view, table, first_put, parallelism }.run(plan.execute(0, context)?));
         let mut ticker = tokio::time::interval(Duration::from_millis(200));
-        let mut files = Vec::new();
-        loop {
+        let files = loop {
             tokio::select! {
-                done = writing.join_next() => match done {
-                    Some(done) => files.extend(done??),
-                    None => break,
-                },
+                files = &mut writing => break files?,
                 _ = ticker.tick() => self.read.store(rows_out(&scan), Ordering::Relaxed),
             }
-        }
+        };
         self.gate(i64::try_from(rows_out(&scan)).unwrap_or(-1))?;
         Ok(files)
     }
@@ -227,7 +222,7 @@ impl Recompute {
         Ok(scan.plan(&context.runtime_env())?)
     }
 
-    /// States, one a group, sorted by group key within each partition.
+    /// States, one a group, sorted by group key.
     fn plan(&self, scan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let fold = &self.view.fold;
         let partial = fold.partial_plan(scan)?;
@@ -243,7 +238,8 @@ impl Recompute {
         let parallelism = self.context.settings.parallelism;
         let by_key = RepartitionExec::try_new(partial, Partitioning::Hash(keys, parallelism))?;
         let reduced = fold.reduce_plan(Arc::new(by_key))?;
-        Ok(Arc::new(SortExec::new(ordering, reduced).with_preserve_partitioning(true)))
+        let sorted = Arc::new(SortExec::new(ordering.clone(), reduced).with_preserve_partitioning(true));
+        Ok(Arc::new(SortPreservingMergeExec::new(ordering, sorted)))
     }
 
     /// What was read must be what the version has, by its files and by the appender's own count.

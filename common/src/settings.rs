@@ -32,8 +32,6 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// What the layers show each other when they run apart: at least 32 letters and digits, the same for all.
     pub secret: Option<Secret>,
-    /// Whom to trust among the other layers' certificates.
-    pub peers: tls::ClientSettings,
     /// Who may ask: the tokens' document, or the file that it is in. Without it everyone may, at loopback addresses.
     pub tokens: Option<String>,
     /// Answers everyone without tokens at other addresses too.
@@ -168,7 +166,6 @@ impl Default for Settings {
             data: PathBuf::from("data"),
             listen: None,
             secret: None,
-            peers: tls::ClientSettings::default(),
             tokens: None,
             insecure: false,
             tls: tls::Settings::default(),

@@ -25,6 +25,9 @@ pub struct Settings {
     pub key: Option<Secret>,
     /// Authorities, in PEM: a path or the text. A server then takes only clients with a certificate of theirs.
     pub client_ca: Option<String>,
+    /// Authorities, in PEM: a path or the text. The other layers' certificates must be of theirs; with it they are
+    /// asked over TLS.
+    pub ca: Option<String>,
 }
 
 /// Whom a client trusts and what it shows.
@@ -71,6 +74,19 @@ impl Settings {
             .map_err(|source| Error::Unusable { what: "certificate", source: source.into() })?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Some(Arc::new(config)))
+    }
+}
+
+impl Settings {
+    /// How other layers are asked: as `ca` says, with this one's own certificate where they want to see one.
+    pub fn client(&self, protocols: &[&[u8]]) -> Result<Option<ClientConfig>, Error> {
+        let both = self.ca.is_some() && self.certificate.is_some() && self.key.is_some();
+        let settings = ClientSettings {
+            ca: self.ca.clone(),
+            certificate: self.certificate.clone().filter(|_| both),
+            key: self.key.clone().filter(|_| both),
+        };
+        settings.client(protocols)
     }
 }
 
@@ -174,7 +190,8 @@ mod tests {
         let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (certificate, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
         let secret = |text: &str| Some(Secret::new(text));
-        let whole = Settings { certificate: some(&certificate), key: secret(&key), client_ca: some(&certificate) };
+        let whole =
+            Settings { certificate: some(&certificate), key: secret(&key), client_ca: some(&certificate), ca: None };
         assert_eq!(whole.server(HTTP).unwrap().unwrap().alpn_protocols, HTTP);
         assert!(!format!("{whole:?}").contains("PRIVATE"));
         check(Settings { certificate: None, ..whole.clone() }, "`certificate` is missing");

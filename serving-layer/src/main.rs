@@ -57,7 +57,7 @@ async fn start(
         resources::until_there("the batch layer to publish a catalog", || published::newest(&storage)).await?;
     let catalog = Arc::new(published.catalog()?);
     let partitions = resources::partitions(log.as_ref(), &catalog).await?;
-    let over = |protocols| Ok::<_, Failure>(Connect { tls: settings.peers.client(protocols)?, secret: secret.clone() });
+    let over = |protocols| Ok::<_, Failure>(Connect { tls: settings.tls.client(protocols)?, secret: secret.clone() });
     let speed = RemoteSpeed::follow(speed, over(tls::HTTP2)?, partitions, &supervisor).await;
     let batch = Arc::new(RemoteBatch::new(batch, &over(tls::HTTP)?, &storage)?);
     let engine = Engine::start(engine::Context {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use common::{
     catalog::View,
     speed::{KeyFilter, States},
-    storage::scan::Scan,
+    storage::{parquet::range, scan::Scan, table::DataFile},
 };
 use datafusion::{
     arrow::{
@@ -198,12 +198,7 @@ impl Merge<'_> {
     }
 
     /// The batch view's finished rows.
-    fn batch(
-        &self,
-        files: &[common::storage::table::DataFile],
-        columns: &[usize],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    fn batch(&self, files: &[DataFile], columns: &[usize], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
         let predicate = match conjunction(self.filters.clone()) {
             Some(filter) => {
                 let schema = DFSchema::try_from(self.at.stored.clone())?;
@@ -211,10 +206,11 @@ impl Merge<'_> {
             }
             None => None,
         };
+        let files = self.files(files);
         Scan {
             table: &self.at.table,
             schema: self.at.stored.clone(),
-            files,
+            files: &files,
             projection: Some(columns.to_vec()),
             predicate,
             exact: false,
@@ -223,6 +219,18 @@ impl Merge<'_> {
             partitions: if self.is_pinned() { 1 } else { self.state.config().target_partitions() },
         }
         .plan(&self.context.runtime_env())
+    }
+
+    /// The files that may hold what the filters ask for: each has a range of the group keys.
+    fn files(&self, files: &[DataFile]) -> Vec<DataFile> {
+        let wanted: Vec<(String, (i64, i64))> = self
+            .filters
+            .iter()
+            .filter_map(equality)
+            .filter_map(|(column, values)| Some((column, range(&ScalarValue::iter_to_array(values).ok()?)?)))
+            .collect();
+        let may_hold = |file: &&DataFile| wanted.iter().all(|(column, (low, high))| file.may_hold(column, *low, *high));
+        files.iter().filter(may_hold).cloned().collect()
     }
 
     /// Touched rows, and the batch rows of all other groups. NULL is a key like any other.

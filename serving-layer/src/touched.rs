@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use common::{
     catalog::View,
     fold::from_stored,
-    storage::{scan::Scan, table::DataFile},
+    storage::{parquet::range, scan::Scan, table::DataFile},
 };
 use datafusion::{
     arrow::{
@@ -112,13 +112,17 @@ fn state_columns(source: &Source<'_>) -> Vec<usize> {
 }
 
 async fn read_all(source: &Source<'_>) -> Result<RecordBatch> {
-    let scan = scan(source, None)?;
+    let scan = scan(source, source.files, None)?;
     take(scan, source).await
 }
 
 /// The stored states of the groups in `keys`.
 async fn read(keys: &[ArrayRef], source: &Source<'_>) -> Result<RecordBatch> {
-    let scan = scan(source, predicate(&keys[0], source)?)?;
+    let first = source.stored.field(source.view.fold.keys()[0]).name();
+    let wanted = range(&keys[0]);
+    let may_hold = |file: &&DataFile| wanted.is_none_or(|(low, high)| file.may_hold(first, low, high));
+    let files: Vec<DataFile> = source.files.iter().filter(may_hold).cloned().collect();
+    let scan = scan(source, &files, predicate(&keys[0], source)?)?;
     let schema = scan.schema();
     let fields: Vec<_> = keys.iter().enumerate().map(|(i, key)| (format!("key{i}"), key.clone())).collect();
     let wanted = RecordBatch::try_from_iter_with_nullable(fields.into_iter().map(|(name, key)| (name, key, true)))?;
@@ -152,11 +156,15 @@ async fn take(plan: Arc<dyn ExecutionPlan>, source: &Source<'_>) -> Result<Recor
     from_stored(&concat_batches(stored, &batches?)?, source.view.fold.state())
 }
 
-fn scan(source: &Source<'_>, predicate: Option<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn ExecutionPlan>> {
+fn scan(
+    source: &Source<'_>,
+    files: &[DataFile],
+    predicate: Option<Arc<dyn PhysicalExpr>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
     Scan {
         table: source.table,
         schema: source.stored.clone(),
-        files: source.files,
+        files,
         projection: Some(state_columns(source)),
         predicate,
         exact: false,

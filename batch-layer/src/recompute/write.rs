@@ -1,4 +1,4 @@
-//! One partition of a batch view into its files.
+//! A batch view into its files: each holds a range of the group keys, so that a lookup reads one of them.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -16,46 +16,74 @@ use common::{
 };
 use datafusion::{arrow::array::RecordBatch, error::DataFusionError, physical_plan::SendableRecordBatchStream};
 use futures::StreamExt;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::Error;
 
 /// A file of a batch view holds at most about so many groups.
-const FILE_ROWS: i64 = 2 << 20;
+const FILE_ROWS: usize = 256 << 10;
+/// So many batches may wait to be encoded into a file.
+const QUEUE: usize = 4;
 
-/// Writes one partition of a batch view.
+/// Writes a batch view.
+#[derive(Clone)]
 pub(super) struct Writer {
     pub(super) view: Arc<View>,
     pub(super) table: ViewTable,
-    /// When the first file of all partitions was begun to be stored.
+    /// When the first file was begun to be stored.
     pub(super) first_put: Arc<OnceLock<Instant>>,
+    /// So many files are encoded side by side, at most.
+    pub(super) parallelism: usize,
 }
 
 impl Writer {
     /// Writes all of it, in the order in which it comes. No commit names the files yet.
     pub(super) async fn run(self, mut states: SendableRecordBatchStream) -> Result<Vec<DataFile>, Error> {
-        let mut files = Vec::new();
-        let mut open: Option<File> = None;
+        let (mut files, mut writing) = (Vec::new(), JoinSet::new());
+        let mut open: Option<(mpsc::Sender<RecordBatch>, usize)> = None;
         while let Some(batch) = states.next().await {
-            let batch = batch?;
-            if batch.num_rows() == 0 {
-                continue;
-            }
-            let rows = self.rows(&batch)?;
-            let mut file = match open.take() {
-                Some(file) => file,
-                None => File::new(self.table.schema(), Layout::View)?,
-            };
-            file.write(&rows)?;
-            if file.rows() >= FILE_ROWS {
-                files.push(self.put(file).await?);
-            } else {
-                open = Some(file);
+            let mut rest = batch?;
+            while rest.num_rows() > 0 {
+                let (file, room) = match open.take() {
+                    Some(open) => open,
+                    None => {
+                        while writing.len() >= self.parallelism.max(1) {
+                            files.extend(writing.join_next().await.transpose()?.transpose()?);
+                        }
+                        let (file, rows) = mpsc::channel(QUEUE);
+                        writing.spawn(self.clone().file(rows));
+                        (file, FILE_ROWS)
+                    }
+                };
+                let rows = rest.slice(0, room.min(rest.num_rows()));
+                let (written, left) = (rows.num_rows(), room - rows.num_rows());
+                // A file that takes no more has failed, and says why when it is waited for.
+                if file.send(rows).await.is_err() {
+                    break;
+                }
+                rest = rest.slice(written, rest.num_rows() - written);
+                open = (left > 0).then_some((file, left));
             }
         }
-        if let Some(file) = open {
-            files.push(self.put(file).await?);
+        drop(open);
+        while let Some(file) = writing.join_next().await {
+            files.push(file??);
         }
         Ok(files)
+    }
+
+    /// Encodes and stores one file.
+    async fn file(self, mut states: mpsc::Receiver<RecordBatch>) -> Result<DataFile, Error> {
+        let mut file = File::new(self.table.schema(), Layout::View)?;
+        while let Some(batch) = states.recv().await {
+            file.write(&self.rows(&batch)?)?;
+            // Encoding is work for the processor: others get their turn in between.
+            tokio::task::yield_now().await;
+        }
+        let (bytes, file) = file.finish(format!("part-{}.parquet", uuid::Uuid::now_v7()))?;
+        self.first_put.get_or_init(Instant::now);
+        self.table.table().put(&file.path, bytes).await?;
+        Ok(file)
     }
 
     /// Finished columns, and the states beside them.
@@ -66,12 +94,5 @@ impl Writer {
         let stored = to_stored(&states, fold.stored_state())?;
         let columns = finished.columns().iter().chain(stored.columns().iter().skip(fold.keys().len()));
         Ok(RecordBatch::try_new(self.table.schema().clone(), columns.cloned().collect())?)
-    }
-
-    async fn put(&self, file: File) -> Result<DataFile, Error> {
-        let (bytes, file) = file.finish(format!("part-{}.parquet", uuid::Uuid::now_v7()))?;
-        self.first_put.get_or_init(Instant::now);
-        self.table.table().put(&file.path, bytes).await?;
-        Ok(file)
     }
 }

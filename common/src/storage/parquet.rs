@@ -91,8 +91,8 @@ fn failed(source: parquet::errors::ParquetError) -> Error {
     Error::Parquet { action: "encode a Parquet file".to_owned(), source }
 }
 
-/// The range of an integer or date column without nulls; anything else has none that we note.
-fn range(column: &Arc<dyn Array>) -> Option<(i64, i64)> {
+/// The range of an integer column without nulls; anything else has none that we note.
+pub fn range(column: &Arc<dyn Array>) -> Option<(i64, i64)> {
     if column.null_count() > 0 {
         return None;
     }

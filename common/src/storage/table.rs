@@ -108,6 +108,11 @@ impl DataFile {
         Self { path: add.path.clone(), size: add.size, rows: stats["numRecords"].as_i64().unwrap_or(-1), ranges }
     }
 
+    /// Whether it may have a row whose `column` lies between `low` and `high`, by what its commit says of it.
+    pub fn may_hold(&self, column: &str, low: i64, high: i64) -> bool {
+        self.ranges.get(column).is_none_or(|&(least, most)| least <= high && low <= most)
+    }
+
     /// As a commit says it.
     pub fn to_add(&self, modified_ms: i64) -> Add {
         let pick = |value: fn(&(i64, i64)) -> i64| -> serde_json::Map<String, serde_json::Value> {

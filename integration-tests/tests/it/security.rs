@@ -566,6 +566,7 @@ async fn tls_with_both_versions_of_http_and_with_certificates_of_clients() {
             certificate: Some(certificate),
             key: Some(key),
             client_ca: asked.then(|| authority.clone()),
+            ca: None,
         };
         let http = client(&authority, true, tls::HTTP);
         let bed = Bed::start(Options { tls: settings, http: Some(http), ..Options::default() }).await;

@@ -131,6 +131,9 @@ pub(super) struct Rows {
     /// How long it waits at most, 10 seconds unless told, at most 5 minutes.
     #[param(example = "10s")]
     wait: Option<String>,
+    /// Whether partitions that no worker of the speed layer holds may be left at the view's cut.
+    #[param(example = false)]
+    allow_partial: Option<bool>,
     /// Equalities on columns, such as `product_id=7`.
     #[param(style = Form, explode = true, additional_properties = true, example = json!({"product_id": "7"}))]
     columns: BTreeMap<String, String>,

@@ -45,6 +45,10 @@ pub(super) struct Query {
     /// How long it waits at most, 10 seconds unless told, at most 5 minutes.
     #[schema(example = "10s")]
     pub(super) wait: Option<String>,
+    /// Whether partitions that no worker of the speed layer holds may be left at the views' cuts. The stamp's `missing`
+    /// then names them.
+    #[serde(default)]
+    pub(super) allow_partial: bool,
 }
 
 /// All views.

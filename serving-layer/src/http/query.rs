@@ -49,7 +49,7 @@ pub(super) async fn sql(
         return Err(Problem::new(Kind::BadQuery, detail)
             .hint("send what it compares with as events, or raise the setting `serving.limits.sql`"));
     }
-    let options = options(request.min_position, request.wait.as_deref(), &client)?;
+    let options = options(request.min_position, request.wait.as_deref(), request.allow_partial, &client)?;
     let work = client.begin(waits(&options))?;
     let answer = work.within(context.engine.sql(&request.sql, &options)).await??;
     respond(answer, format, work).await
@@ -78,7 +78,7 @@ pub(super) async fn rows(
 ) -> Result<Response, Problem> {
     let format = Format::of(&headers)?;
     let wanted = Wanted::of(parameters)?;
-    let options = options(wanted.min_position, wanted.wait.as_deref(), &client)?;
+    let options = options(wanted.min_position, wanted.wait.as_deref(), wanted.allow_partial, &client)?;
     let work = client.begin(waits(&options))?;
     let answer = work.within(context.engine.rows(&view, &wanted.filters, wanted.limit, &options)).await??;
     respond(answer, format, work).await
@@ -91,11 +91,13 @@ struct Wanted {
     limit: usize,
     min_position: Option<BTreeMap<String, Frontier>>,
     wait: Option<String>,
+    allow_partial: bool,
 }
 
 impl Wanted {
     fn of(parameters: Vec<(String, String)>) -> Result<Self, Problem> {
-        let mut wanted = Self { filters: Vec::new(), limit: ROWS_LIMIT, min_position: None, wait: None };
+        let mut wanted =
+            Self { filters: Vec::new(), limit: ROWS_LIMIT, min_position: None, wait: None, allow_partial: false };
         for (name, value) in parameters {
             match name.as_str() {
                 "limit" => wanted.limit = value.parse().map_err(|_| no_limit(&value))?,
@@ -104,6 +106,7 @@ impl Wanted {
                     wanted.min_position = Some(position.map_err(|error| no_position(&value, &error))?);
                 }
                 "wait" => wanted.wait = Some(value),
+                "allow_partial" => wanted.allow_partial = value.parse().map_err(|_| no_flag(&value))?,
                 _ => match wanted.filters.iter_mut().find(|(column, _)| *column == name) {
                     Some((_, values)) => values.push(value),
                     None => wanted.filters.push((name, vec![value])),
@@ -123,6 +126,10 @@ fn no_limit(value: &str) -> Problem {
     Problem::bad_request(format!("`limit={value}` is no number of rows")).hint("write it such as `limit=20`")
 }
 
+fn no_flag(value: &str) -> Problem {
+    Problem::bad_request(format!("`allow_partial={value}` is neither `true` nor `false`")).hint("write one of them")
+}
+
 fn no_position(value: &str, error: &serde_json::Error) -> Problem {
     Problem::bad_request(format!("`min_position={value}` is no position: {error}"))
         .hint(r#"write it as JSON, such as {"sales": {"0": 1204}}"#)
@@ -131,10 +138,12 @@ fn no_position(value: &str, error: &serde_json::Error) -> Problem {
 fn options(
     min_position: Option<BTreeMap<String, Frontier>>,
     wait: Option<&str>,
+    allow_partial: bool,
     client: &Client,
 ) -> Result<Options, Problem> {
     let scope = client.scope().clone();
-    let mut options = Options { min_position: min_position.unwrap_or_default(), scope, ..Options::default() };
+    let min_position = min_position.unwrap_or_default();
+    let mut options = Options { min_position, allow_partial, scope, ..Options::default() };
     if let Some(wait) = wait {
         options.wait = humantime::parse_duration(wait).map_err(|error| {
             Problem::bad_request(format!("`wait={wait}` is no time: {error}")).hint("write it such as `10s`")
@@ -161,7 +170,8 @@ mod tests {
                 (wanted, expected) => panic!("{wanted:?} instead of {expected:?}"),
             }
         };
-        let none = || Wanted { filters: Vec::new(), limit: ROWS_LIMIT, min_position: None, wait: None };
+        let none =
+            || Wanted { filters: Vec::new(), limit: ROWS_LIMIT, min_position: None, wait: None, allow_partial: false };
         let filter = |name: &str, values: &[&str]| {
             (name.to_owned(), values.iter().map(|&value| value.to_owned()).collect::<Vec<_>>())
         };
@@ -171,13 +181,15 @@ mod tests {
         check(&[("a", "1"), ("b", "2"), ("a", "3")], Ok(Wanted { filters, ..none() }));
         let position = BTreeMap::from([("sales".to_owned(), Frontier::from_iter([(0, 4)]))]);
         check(&[("min_position", r#"{"sales": {"0": 4}}"#)], Ok(Wanted { min_position: Some(position), ..none() }));
+        check(&[("allow_partial", "true")], Ok(Wanted { allow_partial: true, ..none() }));
+        check(&[("allow_partial", "1")], Err("`allow_partial=1` is neither"));
         check(&[("limit", "-1")], Err("`limit=-1` is no number of rows"));
         check(&[("min_position", "4")], Err("`min_position=4` is no position"));
     }
 
     #[test]
     fn waiting_has_a_limit() {
-        let options = |wait| super::options(None, wait, &Client::for_tests());
+        let options = |wait| super::options(None, wait, false, &Client::for_tests());
         assert_eq!(options(None).unwrap().wait, Duration::from_secs(10));
         assert_eq!(options(Some("250ms")).unwrap().wait, Duration::from_millis(250));
         for wait in ["soon", "6m", "-1s"] {
