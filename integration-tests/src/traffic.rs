@@ -67,6 +67,7 @@ pub struct Traffic {
     answers: Mutex<Vec<Answer>>,
     acknowledged: Mutex<Frontier>,
     unavailable: AtomicU64,
+    last_refusal: Mutex<String>,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -127,6 +128,11 @@ impl Traffic {
         self.unavailable.load(Ordering::Relaxed)
     }
 
+    /// Why the last one was.
+    pub fn last_refusal(&self) -> String {
+        locked(&self.last_refusal).clone()
+    }
+
     /// The positions that were acknowledged to those who sent events over HTTP.
     pub fn acknowledged(&self) -> Frontier {
         locked(&self.acknowledged).clone()
@@ -156,8 +162,9 @@ impl Traffic {
                     }
                     Err(error) => locked(&self.wrong).push(format!("{error:#}: {body}")),
                 },
-                Asked::Later => {
+                Asked::Later(why) => {
                     self.unavailable.fetch_add(1, Ordering::Relaxed);
+                    *locked(&self.last_refusal) = why;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Asked::Wrong(reason) => locked(&self.wrong).push(reason),
@@ -179,7 +186,7 @@ impl Traffic {
         match response.json::<Value>().await {
             Err(_) => Asked::Nobody,
             Ok(body) if status.is_success() => Asked::Answered(body),
-            Ok(_) if status == 503 => Asked::Later,
+            Ok(body) if status == 503 => Asked::Later(body.to_string()),
             Ok(body) => Asked::Wrong(format!("status {status}: {body}")),
         }
     }
@@ -255,7 +262,7 @@ impl Traffic {
 /// What a request came to.
 enum Asked {
     Answered(Value),
-    Later,
+    Later(String),
     Nobody,
     Wrong(String),
 }

@@ -1,4 +1,4 @@
-//! Which batch view versions there are: the newest of each view, and the one before it, which the speed layer may still
+//! Which batch view versions there are: the newest of each view, and some before it, which the speed layer may still
 //! complete when it cannot yet complete the newest.
 
 use std::{
@@ -17,6 +17,10 @@ use common::{
 };
 
 use crate::touched::Touched;
+
+/// So many versions of a view are offered to the speed layer: it may be a while until it can complete the newest, and
+/// meanwhile others are published.
+const OFFERED: usize = 4;
 
 /// A batch view version, and what has been read of it.
 #[derive(Debug)]
@@ -93,7 +97,7 @@ impl Versions {
         if let Some(versions) = self.views.get(view) {
             let mut versions = versions.write().unwrap_or_else(PoisonError::into_inner);
             versions.insert(0, Version::new(Some(published)));
-            versions.truncate(2);
+            versions.truncate(OFFERED);
         }
     }
 

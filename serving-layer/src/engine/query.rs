@@ -33,7 +33,7 @@ mod depth;
 mod master_table;
 
 /// How long a query waits for the speed layer to be able to complete a batch view version.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 const TRY_EVERY: Duration = Duration::from_millis(20);
 /// How often a query is begun again when a worker is lost that had frozen states for it.
 const ATTEMPTS: usize = 5;
