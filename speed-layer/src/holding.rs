@@ -191,6 +191,9 @@ impl Holding {
     pub(crate) fn held(&self) -> wire::Held {
         let mut held = wire::Held { status: self.status(), ..wire::Held::default() };
         for worker in self.workers() {
+            if let Some(head) = worker.shared.status().head {
+                held.head.join(&head);
+            }
             for (definition, head) in worker.shared.views() {
                 held.views.entry(definition).or_default().join(&head);
             }

@@ -103,6 +103,7 @@ impl Service {
         let part = parts::merge(parts);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let answer = FreezeAnswer {
+            instance: self.instance.clone(),
             id,
             head: part.head,
             freshness_ms: part.freshness_ms,
@@ -118,6 +119,9 @@ impl Service {
     async fn read(&self, ticket: &wire::Ticket) -> Result<Vec<RecordBatch>, Failure> {
         if ticket.state_format != STATE_FORMAT {
             return Err(Failure::Format { states: STATE_FORMAT });
+        }
+        if ticket.instance != self.instance {
+            return Err(Failure::Gone);
         }
         let states = {
             let frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -45,6 +45,8 @@ pub struct WorkerStatus {
 /// What a worker holds of a dataset.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Held {
+    /// The next offset of each partition whose states are built up.
+    pub head: Frontier,
     /// By definition of a view, the next offset of each partition that it can be answered for.
     pub views: BTreeMap<String, Frontier>,
     /// How the worker's part of it stands.
@@ -67,6 +69,8 @@ pub struct FreezeRequest {
 /// What has been frozen.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FreezeAnswer {
+    /// Names it in tickets, together with the process: another one gives the same numbers to other queries.
+    pub instance: String,
     /// Names it in tickets.
     pub id: u64,
     /// The partitions, and the next offset of each.
@@ -80,6 +84,8 @@ pub struct FreezeAnswer {
 /// Asks for the states of one view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ticket {
+    /// By which process.
+    pub instance: String,
     /// What was frozen.
     pub id: u64,
     /// Which of the request's views.

@@ -84,8 +84,7 @@ impl RemoteSpeed {
                 .iter()
                 .filter(|(_, status)| status.datasets.get(dataset).is_some_and(|held| holds(held, partition)))
                 .max_by_key(|(worker, status)| {
-                    let head = status.datasets.get(dataset).and_then(|held| held.status.head.as_ref());
-                    let at = head.map_or(0, |head| head.get(partition));
+                    let at = status.datasets.get(dataset).map_or(0, |held| held.head.get(partition));
                     (!status.leaving, before == Some(&worker.address.authority), at)
                 });
             let Some((worker, _)) = best else {
@@ -119,15 +118,15 @@ impl RemoteSpeed {
         combine(request, &try_join_all(freezing).await?)
     }
 
-    /// Whether an answer at `head` would not go back behind one before; if so, it is remembered.
-    fn goes_on(&self, dataset: &str, head: &Frontier) -> Result<(), Frontier> {
+    /// How far answers have come: one that is asked for from now on does not go back behind it.
+    fn answered(&self, dataset: &str) -> Frontier {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.heads.get(dataset).cloned().unwrap_or_default()
+    }
+
+    fn remember(&self, dataset: &str, head: &Frontier) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = memory.heads.entry(dataset.to_owned()).or_default();
-        if !head.covers(last) {
-            return Err(last.clone());
-        }
-        last.join(head);
-        Ok(())
+        memory.heads.entry(dataset.to_owned()).or_default().join(head);
     }
 }
 
@@ -141,7 +140,12 @@ async fn freeze(worker: Arc<Worker>, partitions: BTreeSet<Partition>, request: &
     let answer: FreezeAnswer = worker.ask(wire::FREEZE, &question, FREEZE_WITHIN).await?;
     let views = answer.possible.into_iter().enumerate().map(|(view, possible)| PartView {
         possible,
-        states: Arc::new(RemoteStates { worker: worker.clone(), id: answer.id, view }),
+        states: Arc::new(RemoteStates {
+            worker: worker.clone(),
+            instance: answer.instance.clone(),
+            id: answer.id,
+            view,
+        }),
     });
     Ok(Part { head: answer.head, freshness_ms: answer.freshness_ms, views: views.collect() })
 }
@@ -150,6 +154,7 @@ async fn freeze(worker: Arc<Worker>, partitions: BTreeSet<Partition>, request: &
 #[derive(Debug)]
 struct RemoteStates {
     worker: Arc<Worker>,
+    instance: String,
     id: u64,
     view: usize,
 }
@@ -165,7 +170,8 @@ impl PartStates for RemoteStates {
                 Some((filter.key, values))
             }
         };
-        let ticket = wire::Ticket { id: self.id, view: self.view, cut: cut_index, state_format: STATE_FORMAT, filter };
+        let (instance, id, view) = (self.instance.clone(), self.id, self.view);
+        let ticket = wire::Ticket { instance, id, view, cut: cut_index, state_format: STATE_FORMAT, filter };
         let ticket = serde_json::to_vec(&ticket).map_err(|error| internal(error.into()))?;
         let request = self.worker.request(arrow_flight::Ticket { ticket: ticket.into() }, READ_WITHIN);
         let reading = async {
@@ -183,14 +189,20 @@ impl PartStates for RemoteStates {
 impl SpeedLayer for RemoteSpeed {
     async fn freeze(&self, request: &Request) -> Result<Frozen, Error> {
         let deadline = Instant::now() + PATIENCE;
+        // Only answers from before this one was asked for: those that are asked at once have no order.
+        let before = self.answered(&request.dataset);
         loop {
             let failure = match self.try_freeze(request).await {
                 // A partial answer is behind on purpose, and says so.
                 Ok(frozen) if !frozen.missing.is_empty() => return Ok(frozen),
-                Ok(frozen) => match self.goes_on(&request.dataset, &frozen.head) {
-                    Ok(()) => return Ok(frozen),
-                    Err(wanted) => Error::NotReached { dataset: request.dataset.clone(), head: frozen.head, wanted },
-                },
+                Ok(frozen) if frozen.head.covers(&before) => {
+                    self.remember(&request.dataset, &frozen.head);
+                    return Ok(frozen);
+                }
+                Ok(frozen) => {
+                    let (dataset, head, wanted) = (request.dataset.clone(), frozen.head, before.clone());
+                    Error::NotReached { dataset, head, wanted }
+                }
                 Err(Error::NoCut { view }) => return Err(Error::NoCut { view }),
                 Err(error) if error.retryable() => error,
                 Err(error) => return Err(error),
@@ -206,9 +218,7 @@ impl SpeedLayer for RemoteSpeed {
         let deadline = Instant::now() + wait;
         let wanted: BTreeSet<Partition> = position.iter().filter(|&(_, next)| next > 0).map(|(p, _)| p).collect();
         loop {
-            let holds = |held: &Held, partition| {
-                held.status.head.as_ref().is_some_and(|head| head.partitions().any(|other| other == partition))
-            };
+            let holds = |held: &Held, partition| held.head.partitions().any(|other| other == partition);
             let plan = self.plan(dataset, &wanted, holds);
             let left = deadline.saturating_duration_since(Instant::now());
             let asking = plan.by_worker.iter().map(|(worker, partitions)| async move {
@@ -239,11 +249,9 @@ impl SpeedLayer for RemoteSpeed {
         for status in self.workers.all().iter().filter_map(|worker| worker.seen()) {
             let Some(held) = status.datasets.get(dataset) else { continue };
             stopped = stopped.or_else(|| held.status.stopped.clone());
-            if let Some(at) = &held.status.head {
-                head.join(at);
-                left.retain(|&partition| at.partitions().all(|other| other != partition));
-                ages.push(held.status.freshness_ms);
-            }
+            head.join(&held.head);
+            left.retain(|&partition| held.head.partitions().all(|other| other != partition));
+            ages.push(held.status.freshness_ms);
         }
         if left.is_empty() {
             let freshness_ms = ages.into_iter().collect::<Option<Vec<i64>>>().and_then(|ages| ages.into_iter().max());
