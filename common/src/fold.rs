@@ -11,7 +11,7 @@
 //! | `finish` | states → answer rows | serving, on every query |
 //! | `complete` | one state a group → answer rows beside them | batch, when it publishes |
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::{
     arrow::datatypes::{Field, SchemaRef},
@@ -33,7 +33,19 @@ mod tests;
 
 /// What the states of this build look like. Raised when they change, by us or by DataFusion: a state of another format
 /// is never read, the view is recomputed.
-pub const STATE_FORMAT: u32 = 1;
+const STATE_FORMAT: u32 = 1;
+
+static RAISED: OnceLock<u32> = OnceLock::new();
+
+/// The format of the states of this process.
+pub fn state_format() -> u32 {
+    RAISED.get().copied().unwrap_or(STATE_FORMAT)
+}
+
+/// Gives the same states another format from now on, to test upgrades with. Only the first time counts.
+pub fn raise_state_format(format: u32) {
+    let _ = RAISED.set(format);
+}
 
 /// The session settings that decide what a view's SQL means.
 pub const SETTINGS: &str = "datafusion 55; time zone UTC; text Utf8";

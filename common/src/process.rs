@@ -98,6 +98,9 @@ where
     log(&command.log);
     run(name, |runtimes| async move {
         let settings = Settings::read(&command.flags)?;
+        if let Some(format) = settings.state_format {
+            crate::fold::raise_state_format(format);
+        }
         let listen = settings.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
         if command.print_settings {
             writeln!(std::io::stdout(), "{settings:#?}")?;

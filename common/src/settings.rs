@@ -38,6 +38,8 @@ pub struct Settings {
     pub insecure: bool,
     /// TLS for HTTP.
     pub tls: tls::Settings,
+    /// Only to test upgrades with: another format for the same states.
+    pub state_format: Option<u32>,
     /// The log.
     pub log: LogSettings,
     /// The object store.
@@ -169,6 +171,7 @@ impl Default for Settings {
             tokens: None,
             insecure: false,
             tls: tls::Settings::default(),
+            state_format: None,
             log: LogSettings::default(),
             store: StoreSettings::default(),
             batch: BatchSettings::default(),

@@ -121,6 +121,11 @@ impl Cluster {
         replicas.map(|member| format!("http://127.0.0.1:{}", member.port)).collect()
     }
 
+    /// Where a member answers.
+    pub fn address(&self, place: usize) -> String {
+        format!("http://127.0.0.1:{}", self.members[place].port)
+    }
+
     /// Where Kafka's clients find it.
     pub fn brokers(&self) -> String {
         self.broker.brokers()
@@ -141,9 +146,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// More arguments for the next start of a member.
-    pub fn with_arguments(&mut self, place: usize, more: &[&str]) {
-        self.members[place].arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+    /// One more line for a member's settings, from its next start on.
+    pub fn set(&mut self, place: usize, line: &str) -> Result<()> {
+        let own = self.folder.path().join(format!("member-{place}.toml"));
+        let file = self.members[place].arguments.get_mut(1).context("its settings file")?;
+        // Tables follow the lines that belong to none.
+        let settings = format!("{line}\n{}", std::fs::read_to_string(&*file)?);
+        std::fs::write(&own, settings)?;
+        *file = own.display().to_string();
+        Ok(())
     }
 
     /// Waits until a member answers.
@@ -211,12 +222,13 @@ impl Cluster {
         let events = read_log(&log, "sales").await?;
         let end = log.bounds("sales").await?.end;
         let outcome = traffic.check(self.catalog()?, &events).await?;
-        self.archived(&end).await?;
-        count_elsewhere(&self.store.url("lamina"), &self.store.options(), &*self.catalog()?, &outcome)?;
+        let definition = self.archived(&end).await?;
+        count_elsewhere(&self.store.url("lamina"), &self.store.options(), &definition, &outcome)?;
         Ok(outcome)
     }
 
-    async fn archived(&self, end: &Frontier) -> Result<()> {
+    /// Waits until view `by_product` has been recomputed up to `end`. Gives its definition.
+    async fn archived(&self, end: &Frontier) -> Result<String> {
         let url = self.urls().first().context("a replica")?.clone();
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -225,7 +237,7 @@ impl Cluster {
                 let view: Value = answer.json().await?;
                 let cut: Frontier = serde_json::from_value(view["cut"].clone())?;
                 if cut.covers(end) {
-                    return Ok(());
+                    return Ok(view["definition"].as_str().context("its definition")?.to_owned());
                 }
                 ensure!(Instant::now() < deadline, "recomputed up to {cut} of {end}:\n{}", self.said());
             }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use common::{catalog::Catalog, position::Frontier};
 use rdkafka::{
     ClientConfig,
@@ -298,14 +298,14 @@ view = polars.from_arrow(table(sys.argv[3]).to_pyarrow_table())
 print(json.dumps({'rows': master[0], 'distinct': master[1], 'amount': str(master[2]), 'dead': dead, 'view_orders': int(view['orders'].sum())}))
 ";
 
-/// What Python's `deltalake`, DuckDB and Polars count in the store at `root`: as many as the log has, no fewer, none twice.
+/// What Python's `deltalake`, DuckDB and Polars count in the store at `root`, and in view `by_product` of a definition: as
+/// many as the log has, no fewer, none twice.
 pub fn count_elsewhere(
     root: &str,
     options: &BTreeMap<String, String>,
-    catalog: &Catalog,
+    definition: &str,
     outcome: &Outcome,
 ) -> Result<()> {
-    let definition = &catalog.views.get("by_product").ok_or_else(|| anyhow!("view `by_product`"))?.definition;
     let options = serde_json::to_string(options)?;
     let found = python(COUNT, &[root.to_owned(), options, format!("views/by_product/{definition}")])?;
     let (usable, dead) = (outcome.usable, outcome.dead);

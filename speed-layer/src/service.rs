@@ -19,7 +19,7 @@ use arrow_flight::{
 };
 use common::{
     access::Shared,
-    fold::STATE_FORMAT,
+    fold::state_format,
     speed::{
         Error, KeyFilter,
         parts::{self, PartView},
@@ -91,8 +91,8 @@ impl Service {
     }
 
     fn freeze(&self, request: &FreezeRequest) -> Result<FreezeAnswer, Failure> {
-        if request.state_format != STATE_FORMAT {
-            return Err(Failure::Format { states: STATE_FORMAT });
+        if request.state_format != state_format() {
+            return Err(Failure::Format { states: state_format() });
         }
         let holding = self.layer.holding(&request.dataset).map_err(|error| Failure::from(&error))?;
         let parts = holding.freeze(&request.partitions, &request.views).map_err(|error| Failure::from(&error))?;
@@ -117,8 +117,8 @@ impl Service {
     }
 
     async fn read(&self, ticket: &wire::Ticket) -> Result<Vec<RecordBatch>, Failure> {
-        if ticket.state_format != STATE_FORMAT {
-            return Err(Failure::Format { states: STATE_FORMAT });
+        if ticket.state_format != state_format() {
+            return Err(Failure::Format { states: state_format() });
         }
         if ticket.instance != self.instance {
             return Err(Failure::Gone);

@@ -51,7 +51,7 @@ pub(super) fn view(
         return None;
     }
     let query = canonical::query(&create.query, Names::Quoted);
-    let format = fold::STATE_FORMAT.to_string();
+    let format = fold::state_format().to_string();
     let definition = canonical::hash([query.as_str(), &dataset.definition, &format, fold::SETTINGS]);
     let sql = canonical::query(&create.query, Names::Readable);
     Some(View { name: name.to_owned(), dataset, sql, refresh: refresh?, definition, fold })

@@ -162,7 +162,7 @@ async fn embedded_while_it_is_killed() {
     assert!(outcome.answers >= 4 * ANSWERS_A_LIFE && outcome.versions > 3, "{outcome:?}");
     archived(&setup, &end).await;
     let root = setup.folder.path().join("data/store").display().to_string();
-    count_elsewhere(&root, &BTreeMap::new(), &setup.catalog(), &outcome).unwrap();
+    count_elsewhere(&root, &BTreeMap::new(), &setup.catalog().views["by_product"].definition, &outcome).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,7 +187,8 @@ async fn kafka_and_s3_while_it_is_killed() {
     assert!(outcome.answers >= 4 * ANSWERS_A_LIFE && outcome.versions > 3, "{outcome:?}");
     assert!(outcome.dead > 0, "some events were broken");
     archived(&setup, &log.bounds("sales").await.unwrap().end).await;
-    count_elsewhere(&store.url("lamina"), &store.options(), &setup.catalog(), &outcome).unwrap();
+    count_elsewhere(&store.url("lamina"), &store.options(), &setup.catalog().views["by_product"].definition, &outcome)
+        .unwrap();
 }
 
 #[tokio::test]

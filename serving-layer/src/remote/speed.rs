@@ -10,7 +10,7 @@ use arrow_flight::{decode::FlightRecordBatchStream, error::FlightError};
 use async_trait::async_trait;
 use common::{
     fault::Fault,
-    fold::STATE_FORMAT,
+    fold::state_format,
     position::{Frontier, Partition},
     speed::{
         Error, Frozen, KeyFilter, Request, SpeedLayer, Status,
@@ -135,7 +135,7 @@ async fn freeze(worker: Arc<Worker>, partitions: BTreeSet<Partition>, request: &
         dataset: request.dataset.clone(),
         partitions,
         views: request.views.clone(),
-        state_format: STATE_FORMAT,
+        state_format: state_format(),
     };
     let answer: FreezeAnswer = worker.ask(wire::FREEZE, &question, FREEZE_WITHIN).await?;
     let views = answer.possible.into_iter().enumerate().map(|(view, possible)| PartView {
@@ -171,7 +171,7 @@ impl PartStates for RemoteStates {
             }
         };
         let (instance, id, view) = (self.instance.clone(), self.id, self.view);
-        let ticket = wire::Ticket { instance, id, view, cut: cut_index, state_format: STATE_FORMAT, filter };
+        let ticket = wire::Ticket { instance, id, view, cut: cut_index, state_format: state_format(), filter };
         let ticket = serde_json::to_vec(&ticket).map_err(|error| internal(error.into()))?;
         let request = self.worker.request(arrow_flight::Ticket { ticket: ticket.into() }, READ_WITHIN);
         let reading = async {
