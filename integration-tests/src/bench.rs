@@ -6,3 +6,4 @@ pub mod ingest;
 pub mod queries;
 pub mod recompute;
 pub mod report;
+pub mod scale;

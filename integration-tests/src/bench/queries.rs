@@ -39,7 +39,8 @@ async fn time(client: &reqwest::Client, url: &str, times: u64, sql: impl Fn(u64)
     Ok(taken)
 }
 
-fn lookup(i: u64) -> String {
+/// A key lookup, each time of another key.
+pub fn lookup(i: u64) -> String {
     format!("SELECT * FROM a WHERE product_id = {}", i * 48_611 % 1_000_000)
 }
 

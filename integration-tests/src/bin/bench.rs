@@ -9,6 +9,7 @@ use integration_tests::{
         queries::{self, Beside},
         recompute,
         report::{heading, line, rate},
+        scale,
     },
     sandbox::{kafka::Kafka, process::free_port},
 };
@@ -76,6 +77,10 @@ async fn main() -> Result<()> {
     queries::freshness(&lamina.url, "at half of full load", Beside::Load(&brokers, half), "p99 100 ms").await?;
     let both = Beside::LoadAndRecomputes(&brokers, half);
     queries::freshness(&lamina.url, "and with recomputes running", both, "").await?;
+    lamina.kill()?;
+
+    heading("The layers apart");
+    scale::measure(folder.path(), &catalog_text, &brokers, events).await?;
     Ok(())
 }
 
