@@ -64,6 +64,8 @@ pub struct Settings {
     pub parallelism: usize,
     /// Files of old batch view versions are deleted after this time: longer than any query and job.
     pub retention: Duration,
+    /// A file of a batch view holds so many groups, at most.
+    pub file_rows: usize,
     /// Whether views are recomputed on their schedules; on demand they always are.
     pub schedule: bool,
     /// Who runs the jobs of this process, by the name of its data folder or host.
@@ -94,6 +96,7 @@ impl Default for Settings {
             memory_bytes: 2 << 30,
             parallelism: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             retention: Duration::from_secs(1800),
+            file_rows: 256 << 10,
             schedule: true,
             owner: "lamina".to_owned(),
         }

@@ -180,8 +180,9 @@ impl Recompute {
         let scan = self.scan(&context)?;
         let plan = self.plan(scan.clone())?;
         let (view, table, first_put) = (self.view.clone(), self.table.clone(), self.first_put.clone());
-        let parallelism = self.context.settings.parallelism;
-        let mut writing = pin!(Writer { view, table, first_put, parallelism }.run(plan.execute(0, context)?));
+        let (file_rows, parallelism) = (self.context.settings.file_rows, self.context.settings.parallelism);
+        let writer = Writer { view, table, first_put, file_rows, parallelism };
+        let mut writing = pin!(writer.run(plan.execute(0, context)?));
         let mut ticker = tokio::time::interval(Duration::from_millis(200));
         let files = loop {
             tokio::select! {

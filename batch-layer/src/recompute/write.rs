@@ -20,8 +20,6 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::Error;
 
-/// A file of a batch view holds at most about so many groups.
-const FILE_ROWS: usize = 256 << 10;
 /// So many batches may wait to be encoded into a file.
 const QUEUE: usize = 4;
 
@@ -32,6 +30,8 @@ pub(super) struct Writer {
     pub(super) table: ViewTable,
     /// When the first file was begun to be stored.
     pub(super) first_put: Arc<OnceLock<Instant>>,
+    /// A file holds so many groups, at most.
+    pub(super) file_rows: usize,
     /// So many files are encoded side by side, at most.
     pub(super) parallelism: usize,
 }
@@ -52,7 +52,7 @@ impl Writer {
                         }
                         let (file, rows) = mpsc::channel(QUEUE);
                         writing.spawn(self.clone().file(rows));
-                        (file, FILE_ROWS)
+                        (file, self.file_rows.max(1))
                     }
                 };
                 let rows = rest.slice(0, room.min(rest.num_rows()));

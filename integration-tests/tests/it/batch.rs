@@ -557,7 +557,8 @@ async fn of_two_recomputes_one_wins_and_the_other_says_so() {
 async fn a_publish_whose_commit_says_it_failed_is_looked_at() {
     let mut bed = Bed::new(10).await;
     bed.produce(2000).await;
-    let layer = bed.start(Settings { retention: Duration::from_millis(400), ..hasty("only") }).await;
+    let settings = Settings { retention: Duration::from_millis(400), file_rows: 500, ..hasty("only") };
+    let layer = bed.start(settings).await;
     bed.wait_until_archived().await;
     let views = ["by_order", "total", "none"];
     for view in views {
