@@ -52,11 +52,13 @@ WORKDIR /var/lib/lamina
 # Spilled bytes of recomputes and queries go to the system's folder for temporary files; what is here outlives a restart
 # only in the one-process form, which keeps the embedded log in it.
 VOLUME /var/lib/lamina
-# The first SIGTERM stops in order: no new work, what is at work ends within 15 seconds, then exit 0.
+# The first SIGTERM stops in order: a speed worker serves on until its partitions have another owner (10 seconds), then no
+# new work is taken and what is at work ends within 15 seconds; exit 0.
 STOPSIGNAL SIGTERM
 
-# Every layer listens on all addresses of its container, and so refuses to start until it has been given tokens and a
-# secret, or LAMINA_INSECURE=true.
+# Every layer listens on all addresses of its container, and so refuses to start until it has been given the secret that
+# the layers share (LAMINA_SECRET: batch and speed layer) or tokens (LAMINA_TOKENS: serving layer, and the secret to be
+# answered by the others), or LAMINA_INSECURE=true.
 
 FROM base AS batch-layer
 COPY --from=binaries /out/batch-layer /usr/local/bin/

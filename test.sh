@@ -17,4 +17,10 @@ RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-p
 step "tests"
 cargo build --locked --workspace --bins --tests
 cargo test --locked --workspace --no-fail-fast
+step "infrastructure"
+tasks=$(mktemp -d)
+trap 'rm -rf "$tasks"' EXIT
+LAMINA_TASKS_OUT="$tasks" infra/test.sh
+step "what the task definitions pass is what the programs read"
+infra/check-settings.sh "$tasks" "${CARGO_TARGET_DIR:-target}/debug"
 step "done"

@@ -8,6 +8,7 @@ cache="${XDG_CACHE_HOME:-$HOME/.cache}/lamina"
 mkdir -p "$cache"
 
 missing=()
+command -v openssl >/dev/null || missing+=(openssl)
 command -v java >/dev/null || missing+=(default-jdk-headless)
 command -v mvn >/dev/null || missing+=(maven)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
@@ -15,7 +16,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
   else
-    echo "the tests need a JDK (17 or later), Maven, and Python 3 with venv: install ${missing[*]} (Debian) or your system's packages for them" >&2
+    echo "the tests need a JDK (17 or later), Maven, OpenSSL, and Python 3 with venv: install ${missing[*]} (Debian) or your system's packages for them" >&2
     exit 1
   fi
 fi

@@ -7,10 +7,13 @@ use clap::Parser;
 use common::{
     catalog::{Catalog, published},
     clock::{Clock, System},
+    master,
     process::{self, Failure, Runtimes},
     resources,
     settings::Settings,
+    storage::{self, Storage},
     supervisor::Supervisor,
+    view::ViewTable,
     web,
 };
 
@@ -48,7 +51,7 @@ async fn start(
     let batch = BatchLayer::start(batch_layer::Context {
         storage: storage.clone(),
         log,
-        catalog,
+        catalog: catalog.clone(),
         clock,
         supervisor: supervisor.clone(),
         registry: registry.clone(),
@@ -56,6 +59,7 @@ async fn start(
         settings: How::of(&settings, owner),
     })
     .await?;
+    create_tables(&storage, &catalog).await?;
     // Only now: a dataset that has changed is refused above, and no other layer must take it up.
     let published = published::publish(&storage, &files).await?;
     tracing::info!(version = published.version, "catalog is published");
@@ -63,4 +67,16 @@ async fn start(
     web::serve(listener, door.tls, router, &supervisor);
     tracing::info!("batch layer answers at {listen}");
     Ok(async {})
+}
+
+/// The other layers may be allowed to read only: what they open must be there, also where nothing is in it yet.
+async fn create_tables(storage: &Storage, catalog: &Catalog) -> Result<(), storage::Error> {
+    for dataset in catalog.datasets.values() {
+        master::table(storage, &dataset.name)?.ensure(&dataset.schema).await?;
+        master::dead_letters(storage, &dataset.name)?.ensure(&master::dead_letters_schema()).await?;
+    }
+    for view in catalog.views.values() {
+        ViewTable::new(storage, view)?.open().await?;
+    }
+    Ok(())
 }

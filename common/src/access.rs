@@ -114,8 +114,8 @@ impl Grant {
     }
 }
 
-/// A secret in the settings: read as text, never shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A secret in the settings: read as text, never shown, and not written either.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
@@ -131,9 +131,18 @@ impl Secret {
     }
 }
 
+/// What is shown in a secret's place.
+pub const HIDDEN: &str = "***";
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(HIDDEN)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(HIDDEN)
     }
 }
 

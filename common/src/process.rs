@@ -36,7 +36,8 @@ pub struct Layer {
     /// Ask the running layer at its address for its health, and exit with 0 when it is well: for containers.
     #[arg(long)]
     pub health: bool,
-    /// Print all settings as they are after defaults, file, environment and flags, with secrets hidden; do nothing else.
+    /// Print all settings in JSON, as they are after defaults, file, environment and flags, with secrets hidden; do
+    /// nothing else.
     #[arg(long)]
     pub print_settings: bool,
     #[allow(missing_docs, reason = "clap would take it for the command's description")]
@@ -97,13 +98,13 @@ where
 {
     log(&command.log);
     run(name, |runtimes| async move {
-        let settings = Settings::read(&command.flags)?;
+        let mut settings = Settings::read(&command.flags)?;
         if let Some(format) = settings.state_format {
             crate::fold::raise_state_format(format);
         }
-        let listen = settings.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
+        let listen = *settings.listen.get_or_insert_with(|| SocketAddr::from(([127, 0, 0, 1], port)));
         if command.print_settings {
-            writeln!(std::io::stdout(), "{settings:#?}")?;
+            writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&settings)?)?;
             return Ok(());
         }
         if command.health {

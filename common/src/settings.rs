@@ -13,7 +13,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     access::{self, Limits, Secret, Shared, Tokens},
@@ -53,13 +53,22 @@ pub struct Settings {
 }
 
 /// The log.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
     /// Kafka's brokers; without them the embedded log under the data folder is used.
     pub kafka: Option<String>,
     /// Any other librdkafka setting, such as `security.protocol`.
+    #[serde(serialize_with = "shown")]
     pub settings: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for LogSettings {
+    /// Settings may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&String> = self.settings.keys().collect();
+        f.debug_struct("LogSettings").field("kafka", &self.kafka).field("settings", &names).finish()
+    }
 }
 
 /// The object store.
@@ -69,6 +78,7 @@ pub struct StoreSettings {
     /// `s3://bucket/prefix` or `file:///folder`; without it a folder under the data folder is used.
     pub url: Option<String>,
     /// Options as `object_store` names them, such as `aws_endpoint`. For S3 the environment's `AWS_…` count too.
+    #[serde(serialize_with = "shown")]
     pub options: BTreeMap<String, String>,
 }
 
@@ -78,6 +88,18 @@ impl std::fmt::Debug for StoreSettings {
         let names: Vec<&String> = self.options.keys().collect();
         f.debug_struct("StoreSettings").field("url", &self.url).field("options", &names).finish()
     }
+}
+
+/// What is in the name of an option of another library's whose value is not for others to see.
+const SECRET_NAMES: [&str; 5] = ["password", "secret", "key", "token", "config"];
+
+/// Writes options of another library's, with secrets hidden.
+fn shown<S: Serializer>(options: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    let is_secret = |name: &str| SECRET_NAMES.iter().any(|part| name.to_lowercase().contains(part));
+    serializer.collect_map(options.iter().map(|(name, value)| match is_secret(name) {
+        true => (name, access::HIDDEN),
+        false => (name, value.as_str()),
+    }))
 }
 
 /// What is wrong with the settings of an address.
@@ -368,8 +390,17 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let options = [("aws_secret_access_key".to_owned(), "hush".to_owned())].into();
-        let shown = format!("{:?}", StoreSettings { url: None, options });
-        assert!(shown.contains("aws_secret_access_key") && !shown.contains("hush"));
+        let map =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut settings = Settings { secret: Some(Secret::new("hush")), ..Settings::default() };
+        settings.tls.key = Some(Secret::new("hush"));
+        settings.store.options = map(&[("aws_secret_access_key", "hush"), ("aws_region", "here")]);
+        settings.log.settings = map(&[("sasl.password", "hush"), ("ssl.key.pem", "hush"), ("sasl.username", "me")]);
+        let (debug, json) = (format!("{settings:?}"), serde_json::to_string(&settings).unwrap());
+        for shown in [&debug, &json] {
+            assert!(shown.contains("aws_secret_access_key") && shown.contains("sasl.password"), "{shown}");
+            assert!(!shown.contains("hush"), "{shown}");
+        }
+        assert!(json.contains("here") && json.contains("me") && json.contains(access::HIDDEN), "{json}");
     }
 }

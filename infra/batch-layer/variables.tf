@@ -77,7 +77,7 @@ variable "scratch_gib" {
 }
 
 variable "settings" {
-  description = "Any other setting of the layer, by its environment variable, such as `LAMINA_LIMITS__ROWS`."
+  description = "Any other setting of the layer, by its environment variable, such as `LAMINA_BATCH__FLUSH_ROWS`."
   type        = map(string)
   default     = {}
 

@@ -66,7 +66,7 @@ variable "memory_mib" {
 }
 
 variable "settings" {
-  description = "Any other setting of the layer, by its environment variable, such as `RUST_LOG`."
+  description = "Any other setting of the layer, by its environment variable, such as `LAMINA_SPEED__LINGER`."
   type        = map(string)
   default     = {}
 

@@ -98,11 +98,11 @@ run "settings_win" {
   command = apply
 
   variables {
-    settings = { LAMINA_BATCH__FLUSH_AGE = "1s", RUST_LOG = "debug" }
+    settings = { LAMINA_BATCH__FLUSH_AGE = "1s", LAMINA_LOG = "debug" }
   }
 
   assert {
-    condition     = contains(output.tasks["batch-layer"].environment, { name = "LAMINA_BATCH__FLUSH_AGE", value = "1s" }) && contains(output.tasks["batch-layer"].environment, { name = "RUST_LOG", value = "debug" })
+    condition     = contains(output.tasks["batch-layer"].environment, { name = "LAMINA_BATCH__FLUSH_AGE", value = "1s" }) && contains(output.tasks["batch-layer"].environment, { name = "LAMINA_LOG", value = "debug" })
     error_message = "A setting that was given is not in the environment."
   }
 }
