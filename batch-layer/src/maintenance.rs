@@ -44,7 +44,12 @@ async fn tidy(context: &Context) {
             tracing::warn!(view = view.name, "could not delete old files: {}", chain(&error));
         }
     }
-    if let Err(error) = Jobs::new(context.storage.clone()).prune().await {
+    let jobs = Jobs::new(context.storage.clone());
+    // What a lost job has announced is kept by the speed layer until the job has ended.
+    if let Err(error) = jobs.end_abandoned(&context.settings.owner, context.clock.as_ref()).await {
+        tracing::warn!("could not end lost jobs: {}", chain(&error));
+    }
+    if let Err(error) = jobs.prune().await {
         tracing::warn!("could not delete old job records: {}", chain(&error));
     }
 }

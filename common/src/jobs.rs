@@ -148,9 +148,20 @@ impl Jobs {
     /// At the start of a process: jobs of `owner`'s earlier process, and those whose process has not said for a while
     /// that it is at them, have failed.
     pub async fn end_lost(&self, owner: &str, now: &dyn Clock) -> Result<(), Error> {
+        let is_old = |job: &Job| now.now_ms() - job.heartbeat_ms > LOST_AFTER_MS;
+        self.end(|job| job.owner == owner || is_old(job), now).await
+    }
+
+    /// Later: jobs of others whose process has not said for a while that it is at them have failed. One that was killed
+    /// shortly before this process began had not been silent for long enough then.
+    pub async fn end_abandoned(&self, owner: &str, now: &dyn Clock) -> Result<(), Error> {
+        let is_old = |job: &Job| now.now_ms() - job.heartbeat_ms > LOST_AFTER_MS;
+        self.end(|job| job.owner != owner && is_old(job), now).await
+    }
+
+    async fn end(&self, is_lost: impl Fn(&Job) -> bool, now: &dyn Clock) -> Result<(), Error> {
         for mut job in self.list(KEPT).await? {
-            let lost = job.owner == owner || now.now_ms() - job.heartbeat_ms > LOST_AFTER_MS;
-            if matches!(job.state, State::Queued | State::Running) && lost {
+            if matches!(job.state, State::Queued | State::Running) && is_lost(&job) {
                 job.state = State::Failed;
                 job.error = Some("the process that ran it ended".to_owned());
                 job.ended_at = Some(rfc3339(now.now_ms()));
@@ -275,6 +286,18 @@ mod tests {
             let reason = (after.state != before.state).then_some("the process that ran it ended");
             assert_eq!(after.error.as_deref(), reason, "{what}");
         }
+    }
+
+    #[tokio::test]
+    async fn jobs_of_others_that_fall_silent_fail_later() {
+        let jobs = jobs();
+        let silent = LOST_AFTER_MS + 1;
+        for (id, owner, age) in [(1, "other", silent), (2, "me", silent), (3, "other", 0)] {
+            jobs.put(&job(id, owner, State::Running, age)).await.unwrap();
+        }
+        jobs.end_abandoned("me", &Stopped).await.unwrap();
+        let states: Vec<State> = jobs.list(3).await.unwrap().into_iter().map(|job| job.state).collect();
+        assert_eq!(states, [State::Running, State::Running, State::Failed], "newest first");
     }
 
     #[tokio::test]
