@@ -1,15 +1,25 @@
 //! The catalog in the object store: the batch layer publishes it, version by version, for the other layers.
+//!
+//! A version takes effect by itself, layer by layer: the batch layer builds its views, the speed layer holds their states
+//! beside those of the version before, and the serving layer switches once both have what is new in it. Until then the
+//! version before answers; if it never comes to that, it goes on.
 
-use std::path::Path as Folder;
+use std::{collections::BTreeSet, path::Path as Folder, sync::Arc};
 
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, PutMode, path::Path};
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, Faults, load};
-use crate::storage::{Error, Storage};
+use super::{Catalog, Faults, View, load};
+use crate::{
+    master,
+    storage::{Error, Storage},
+    view::ViewTable,
+};
 
 const FOLDER: &str = "catalog/versions";
+/// So many versions are looked at for one whose views have been built.
+const LOOK_BACK: usize = 16;
 
 /// One version of the catalog, as its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,16 +46,86 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(object_store::Error)
     move |source| Error::Object { action, path, source }
 }
 
-/// The newest version; `None` while there is none.
-pub async fn newest(storage: &Storage) -> Result<Option<Published>, Error> {
+/// Where all versions are, the newest first.
+async fn listed(storage: &Storage) -> Result<Vec<Path>, Error> {
     let folder = Path::from(FOLDER);
     let listed: Vec<_> = storage.objects().list(Some(&folder)).try_collect().await.map_err(failed("list", &folder))?;
-    let Some(newest) = listed.into_iter().map(|object| object.location).max() else { return Ok(None) };
-    let read = async { storage.objects().get(&newest).await?.bytes().await };
-    let text = read.await.map_err(failed("read", &newest))?;
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|error| Error::Corrupt { table: newest.to_string(), detail: error.to_string() })
+    let mut paths: Vec<Path> = listed.into_iter().map(|object| object.location).collect();
+    paths.sort_by(|a, b| b.cmp(a));
+    Ok(paths)
+}
+
+async fn read(storage: &Storage, path: &Path) -> Result<Published, Error> {
+    let read = async { storage.objects().get(path).await?.bytes().await };
+    let text = read.await.map_err(failed("read", path))?;
+    serde_json::from_slice(&text).map_err(|error| Error::Corrupt { table: path.to_string(), detail: error.to_string() })
+}
+
+/// The newest version; `None` while there is none.
+pub async fn newest(storage: &Storage) -> Result<Option<Published>, Error> {
+    newer(storage, 0).await
+}
+
+/// The newest version, if it is above `version`.
+pub async fn newer(storage: &Storage, version: u64) -> Result<Option<Published>, Error> {
+    match listed(storage).await?.first().filter(|&newest| *newest > path(version)) {
+        Some(newest) => read(storage, newest).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What a layer that starts has to know.
+#[derive(Clone, Debug)]
+pub struct Present {
+    /// The newest version.
+    pub newest: Published,
+    /// While its views have not been built: the newest version before it whose views have been.
+    pub built: Option<(Published, Arc<Catalog>)>,
+}
+
+/// The newest version, and the one that answers until its views have been built; `None` while there is none.
+pub async fn present(storage: &Storage) -> Result<Option<Present>, Error> {
+    let paths = listed(storage).await?;
+    let Some(newest) = paths.first() else { return Ok(None) };
+    let mut present = Present { newest: read(storage, newest).await?, built: None };
+    for path in paths.iter().take(LOOK_BACK) {
+        let version = read(storage, path).await?;
+        // What an earlier program took may be faulty for this one.
+        let Ok(catalog) = version.catalog() else { continue };
+        if is_built(storage, catalog.views.values()).await? {
+            if version.version != present.newest.version {
+                present.built = Some((version, Arc::new(catalog)));
+            }
+            break;
+        }
+    }
+    Ok(Some(present))
+}
+
+/// Whether all of `views` that have a schedule have a batch view version, or no event to make one of.
+pub async fn is_built(storage: &Storage, views: impl IntoIterator<Item = &Arc<View>>) -> Result<bool, Error> {
+    let mut without_events = BTreeSet::new();
+    for view in views {
+        if view.refresh.is_none() || without_events.contains(&view.dataset.name) {
+            continue;
+        }
+        let table = ViewTable::new(storage, view)?;
+        if table.table().exists().await? && table.published(&table.table().load(None).await?).await?.is_some() {
+            continue;
+        }
+        let master = master::table(storage, &view.dataset.name)?;
+        if master.exists().await? && !master.load(None).await?.files().is_empty() {
+            return Ok(false);
+        }
+        without_events.insert(view.dataset.name.clone());
+    }
+    Ok(true)
+}
+
+/// Views of `catalog` that are not in `before` as they are.
+pub fn changed(catalog: &Catalog, before: &Catalog) -> Vec<Arc<View>> {
+    let is_as_before = |view: &View| before.views.get(&view.name).is_some_and(|old| old.definition == view.definition);
+    catalog.views.values().filter(|view| !is_as_before(view)).cloned().collect()
 }
 
 /// Publishes `files` as a new version, unless they are the newest one already. Gives that version.
