@@ -1,7 +1,7 @@
 //! Takes a changed catalog up while the layer runs: new files that can be used are published for the other layers and
 //! worked by; what cannot be used is told, and changes nothing.
 //!
-//! Files are taken once two looks have found the same: nobody writes a folder at one instant.
+//! Files are taken once two looks, shortly after one another, have found the same: nobody writes a folder at one instant.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -13,6 +13,9 @@ use common::{
 };
 
 use crate::BatchLayer;
+
+/// Files that have changed are looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Where the catalog's files come from.
 #[derive(Clone, Debug)]
@@ -47,11 +50,14 @@ pub async fn follow(layer: Arc<BatchLayer>, source: Source, files: Vec<(String, 
     let cancelled = supervisor.cancelled();
     let mut deploy = Deploy { layer, source, taken: files, seen: None, told: None };
     supervisor.spawn("batch layer's view of the catalog", async move {
+        let every = deploy.source.every;
+        let mut wait = every;
         loop {
             tokio::select! {
                 () = cancelled.cancelled() => return Ok::<(), Infallible>(()),
-                () = tokio::time::sleep(deploy.source.every) => deploy.look().await,
+                () = tokio::time::sleep(wait) => {}
             }
+            wait = if deploy.look().await { every.min(LOOK_AGAIN) } else { every };
         }
     });
     Ok(())
@@ -78,9 +84,13 @@ struct Deploy {
 }
 
 impl Deploy {
-    async fn look(&mut self) {
+    /// Whether there is something to look at again soon.
+    async fn look(&mut self) -> bool {
         match self.take().await {
-            Ok(()) => self.told = None,
+            Ok(is_changing) => {
+                self.told = if is_changing { self.told.take() } else { None };
+                is_changing
+            }
             Err(error) => {
                 self.layer.metrics.catalog_refusals.inc();
                 let reason = chain(error.as_ref());
@@ -89,19 +99,21 @@ impl Deploy {
                     tracing::warn!("the catalog in `{place}` is not taken up, the one before stays in force: {reason}");
                     self.told = Some(reason);
                 }
+                false
             }
         }
     }
 
-    async fn take(&mut self) -> Result<(), Failure> {
+    /// Takes the files up, if they are other ones than before. Whether they have changed since the last look.
+    async fn take(&mut self) -> Result<bool, Failure> {
         let files = self.source.files().await?;
         if files == self.taken {
             self.seen = None;
-            return Ok(());
+            return Ok(false);
         }
         if self.seen.as_ref() != Some(&files) {
             self.seen = Some(files);
-            return Ok(());
+            return Ok(true);
         }
         let catalog = Arc::new(Catalog::parse(&files)?);
         self.layer.check(&catalog).await?;
@@ -112,6 +124,6 @@ impl Deploy {
             self.layer.keep_up(&before);
         }
         self.taken = files;
-        Ok(())
+        Ok(false)
     }
 }
