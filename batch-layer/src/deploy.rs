@@ -41,11 +41,16 @@ impl Source {
     }
 }
 
-/// Publishes the files that `layer` has been started with, and follows their source from then on.
-pub async fn follow(layer: Arc<BatchLayer>, source: Source, files: Vec<(String, String)>) -> Result<(), Failure> {
+/// Publishes the files that `layer` has been started with, and follows their source, if there is one, from then on.
+pub async fn follow(
+    layer: Arc<BatchLayer>,
+    source: Option<Source>,
+    files: Vec<(String, String)>,
+) -> Result<(), Failure> {
     if let Some(before) = publish(&layer, &files).await? {
         layer.keep_up(&before);
     }
+    let Some(source) = source else { return Ok(()) };
     let supervisor = layer.context.supervisor.clone();
     let cancelled = supervisor.cancelled();
     let mut deploy = Deploy { layer, source, taken: files, seen: None, told: None };

@@ -58,7 +58,7 @@ async fn start(
     })
     .await?;
     // Only now: a dataset that has changed is refused above, and no other layer must take it up.
-    deploy::follow(batch.clone(), source, files).await?;
+    deploy::follow(batch.clone(), Some(source), files).await?;
     let router = web::probes(Arc::new(|| None), registry).merge(service::router(batch, door.secret));
     web::serve(listener, door.tls, router, &supervisor);
     tracing::info!("batch layer answers at {listen}");

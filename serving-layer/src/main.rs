@@ -57,10 +57,7 @@ async fn start(
     let published =
         resources::until_there("the batch layer to publish a catalog", || published::present(&storage)).await?;
     // While the newest version's views are built, the one before answers.
-    let (version, catalog) = match published.built {
-        Some((built, catalog)) => (built.version, catalog),
-        None => (published.newest.version, Arc::new(published.newest.catalog()?)),
-    };
+    let (version, catalog) = published.answering()?;
     let partitions = resources::partitions(log.as_ref(), &catalog).await?;
     let over = |protocols| Ok::<_, Failure>(Connect { tls: settings.tls.client(protocols)?, secret: secret.clone() });
     let speed = RemoteSpeed::follow(speed, over(tls::HTTP2)?, partitions, &supervisor).await;

@@ -36,6 +36,8 @@ pub(crate) struct Holding {
     metrics: Metrics,
     /// The last one has the views that are wanted; those before it go on until nobody needs them. Never empty.
     sets: RwLock<Vec<Set>>,
+    /// How far answers of this process have come.
+    answered: Mutex<Frontier>,
 }
 
 /// Workers that compute the same views, each for partitions of its own.
@@ -94,7 +96,13 @@ impl Set {
 
 impl Holding {
     pub(crate) fn new(context: Arc<Context>, dataset: Arc<Dataset>, metrics: Metrics, views: Vec<Arc<View>>) -> Self {
-        Self { context, dataset, metrics, sets: RwLock::new(vec![Set::of(Arc::new(views))]) }
+        Self {
+            context,
+            dataset,
+            metrics,
+            sets: RwLock::new(vec![Set::of(Arc::new(views))]),
+            answered: Mutex::default(),
+        }
     }
 
     /// Holds all partitions.
@@ -229,7 +237,12 @@ impl Holding {
         let (mut left, mut parts, mut not_ready) = (wanted.clone(), Vec::new(), None);
         // Locked to the end: a set that is let go of meanwhile could have come further than the one in its place.
         let sets = self.sets();
-        let able: Vec<&Set> = sets.iter().filter(|set| set.has(views)).collect();
+        let mut able: Vec<&Set> = sets.iter().filter(|set| set.has(views)).collect();
+        // Whoever asks for what is new is soon answered by nothing else: two sets do not stand at one head, and an answer
+        // from one would have to wait for what the other has answered.
+        if sets.last().is_some_and(|newest| newest.needed().is_some()) {
+            able.reverse();
+        }
         if let [only] = able.as_slice() {
             *only.needed() = Some(Instant::now());
         }
@@ -252,6 +265,16 @@ impl Holding {
             (true, None, Some(view)) if is_held => Err(Error::NoCut { view: view.view.clone() }),
             _ => Ok(parts),
         }
+    }
+
+    /// Whether an answer at `head` would not go back behind one before; if so, it is remembered.
+    pub(crate) fn goes_on(&self, head: &Frontier) -> Result<(), Frontier> {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if !head.covers(&answered) {
+            return Err(answered.clone());
+        }
+        answered.join(head);
+        Ok(())
     }
 
     /// How far all workers have come together.

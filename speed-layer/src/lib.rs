@@ -39,6 +39,10 @@ mod worker;
 
 use holding::Holding;
 
+/// How long an answer waits for workers that are behind what was answered before.
+const CATCH_UP: Duration = Duration::from_secs(5);
+const TRY_EVERY: Duration = Duration::from_millis(5);
+
 /// What the speed layer is started with.
 #[derive(Debug)]
 pub struct Context {
@@ -246,8 +250,17 @@ fn views_of(catalog: &Catalog, dataset: &str) -> Vec<Arc<View>> {
 #[async_trait]
 impl common::speed::SpeedLayer for SpeedLayer {
     async fn freeze(&self, request: &Request) -> Result<Frozen, Error> {
-        let parts = self.holding(&request.dataset)?.freeze(&request.partitions, &request.views)?;
-        parts::combine(request, &parts)
+        let deadline = tokio::time::Instant::now() + CATCH_UP;
+        loop {
+            let holding = self.holding(&request.dataset)?;
+            let frozen = parts::combine(request, &holding.freeze(&request.partitions, &request.views)?)?;
+            // Two sets of workers do not stand at one head.
+            let Err(wanted) = holding.goes_on(&frozen.head) else { return Ok(frozen) };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Error::NotReached { dataset: request.dataset.clone(), head: frozen.head, wanted });
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
     }
 
     async fn reach(&self, dataset: &str, position: &Frontier, wait: Duration) -> Result<(), Error> {

@@ -46,7 +46,7 @@ async fn start(
         resources::until_there("the batch layer to publish a catalog", || published::present(&storage)).await?;
     let newest = Arc::new(published.newest.catalog()?);
     resources::partitions(log.as_ref(), &newest).await?;
-    let catalog = published.built.map_or_else(|| newest.clone(), |(_, built)| built);
+    let (_, catalog) = published.answering()?;
     let topics: Vec<&str> = catalog.datasets.values().map(|dataset| dataset.topic.as_str()).collect();
     let leave = supervisor.cancelled().child_token();
     let membership = log.join(&settings.speed.group, &topics, leave.clone())?;

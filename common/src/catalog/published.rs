@@ -83,6 +83,16 @@ pub struct Present {
     pub built: Option<(Published, Arc<Catalog>)>,
 }
 
+impl Present {
+    /// The version that answers, and its catalog.
+    pub fn answering(&self) -> Result<(u64, Arc<Catalog>), Faults> {
+        match &self.built {
+            Some((built, catalog)) => Ok((built.version, catalog.clone())),
+            None => Ok((self.newest.version, Arc::new(self.newest.catalog()?))),
+        }
+    }
+}
+
 /// The newest version, and the one that answers until its views have been built; `None` while there is none.
 pub async fn present(storage: &Storage) -> Result<Option<Present>, Error> {
     let paths = listed(storage).await?;
@@ -178,4 +188,79 @@ pub async fn files(
         files.push((path.to_string(), text));
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::storage::table::DataFile;
+
+    const DATASET: &str = "CREATE TABLE sales (store INT NOT NULL);";
+
+    fn files(view: &str) -> Vec<(String, String)> {
+        vec![("sales.sql".to_owned(), format!("{DATASET}{view}"))]
+    }
+
+    fn file() -> DataFile {
+        DataFile { path: "part-1.parquet".to_owned(), size: 6, rows: 1, ranges: BTreeMap::new() }
+    }
+
+    /// Publishes a batch view version of `view`.
+    async fn build(storage: &Storage, catalog: &Catalog, view: &str) {
+        let table = ViewTable::new(storage, &catalog.views[view]).unwrap();
+        let version = crate::view::Published {
+            batch_version: 1,
+            master_version: 1,
+            cut: [(0, 1)].into_iter().collect(),
+            rows: 1,
+            published_at_ms: 0,
+            files: Arc::new(vec![file()]),
+        };
+        table.publish(&table.open().await.unwrap(), &version).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_version_before_answers_until_the_newest_is_built() {
+        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap();
+        let check = async |newest: u64, answering: u64| {
+            let present = present(&storage).await.unwrap().unwrap();
+            assert_eq!((present.newest.version, present.answering().unwrap().0), (newest, answering));
+        };
+        assert!(present(&storage).await.unwrap().is_none());
+        let view = |select: &str| files(&format!("CREATE MATERIALIZED VIEW v AS {select} FROM sales GROUP BY store;"));
+        let first = publish(&storage, &view("SELECT store, count(*) AS n")).await.unwrap();
+        // Without events there is nothing to build.
+        check(1, 1).await;
+        let catalog = first.catalog().unwrap();
+        let master = master::table(&storage, "sales").unwrap();
+        master.ensure(&catalog.datasets["sales"].schema).await.unwrap();
+        let at = master.load(None).await.unwrap();
+        master.commit(&at, &[file()], Vec::new(), &BTreeMap::new(), 0).await.unwrap();
+        // Nothing is built: then it is the newest.
+        check(1, 1).await;
+        build(&storage, &catalog, "v").await;
+        assert_eq!(publish(&storage, &first.files).await.unwrap(), first);
+        let second = publish(&storage, &view("SELECT store, max(store) AS n")).await.unwrap();
+        check(2, 1).await;
+        assert_eq!(newer(&storage, 1).await.unwrap(), Some(second.clone()));
+        assert_eq!(newer(&storage, 2).await.unwrap(), None);
+        // One that is faulty for this program is passed over.
+        publish(&storage, &files("CREATE MATERIALIZED VIEW v AS SELECT 1;")).await.unwrap();
+        publish(&storage, &second.files).await.unwrap();
+        check(4, 1).await;
+        build(&storage, &second.catalog().unwrap(), "v").await;
+        check(4, 4).await;
+        // A view without a schedule is not waited for.
+        let never = "CREATE MATERIALIZED VIEW w WITH (refresh = 'never') AS SELECT count(*) AS n FROM sales;";
+        let text = format!("{}{never}", second.files[0].1);
+        let last = publish(&storage, &[("sales.sql".to_owned(), text)]).await.unwrap();
+        check(last.version, last.version).await;
+        let names = |views: Vec<Arc<View>>| views.iter().map(|view| view.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(changed(&last.catalog().unwrap(), &catalog)), ["v", "w"]);
+        assert_eq!(names(changed(&catalog, &last.catalog().unwrap())), ["v"]);
+    }
 }
