@@ -67,6 +67,7 @@ pub struct Traffic {
     answers: Mutex<Vec<Answer>>,
     acknowledged: Mutex<Frontier>,
     unavailable: AtomicU64,
+    last_unavailable: Mutex<String>,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -127,6 +128,11 @@ impl Traffic {
         self.unavailable.load(Ordering::Relaxed)
     }
 
+    /// What the last one of them was told.
+    pub fn last_unavailable(&self) -> String {
+        locked(&self.last_unavailable).clone()
+    }
+
     /// The positions that were acknowledged to those who sent events over HTTP.
     pub fn acknowledged(&self) -> Frontier {
         locked(&self.acknowledged).clone()
@@ -156,7 +162,8 @@ impl Traffic {
                     }
                     Err(error) => locked(&self.wrong).push(format!("{error:#}: {body}")),
                 },
-                Asked::Later => {
+                Asked::Later(body) => {
+                    *locked(&self.last_unavailable) = format!("{sql}: {body}");
                     self.unavailable.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -179,7 +186,7 @@ impl Traffic {
         match response.json::<Value>().await {
             Err(_) => Asked::Nobody,
             Ok(body) if status.is_success() => Asked::Answered(body),
-            Ok(_) if status == 503 => Asked::Later,
+            Ok(body) if status == 503 => Asked::Later(body),
             Ok(body) => Asked::Wrong(format!("status {status}: {body}")),
         }
     }
@@ -255,7 +262,7 @@ impl Traffic {
 /// What a request came to.
 enum Asked {
     Answered(Value),
-    Later,
+    Later(Value),
     Nobody,
     Wrong(String),
 }

@@ -89,7 +89,9 @@ pub async fn start(
         registry: registry.clone(),
         settings: speed_layer::Settings::of(settings),
     })?;
-    speed.take_up(newest);
+    if present.built.is_some() {
+        speed.take_up(newest);
+    }
     speed.follow_catalog(present.newest.version);
     let engine = Engine::start(engine::Context {
         storage: storage.clone(),

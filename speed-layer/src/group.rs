@@ -35,6 +35,8 @@ pub(crate) async fn follow(
     loop {
         let assignment = membership.assigned.borrow_and_update().clone();
         let holdings = layer.holdings();
+        // A dataset that comes moves partitions of others, while everybody builds other views.
+        let linger = linger.max(layer.changing_for().unwrap_or_default());
         let topics: Vec<String> = holdings.values().map(|holding| holding.topic()).collect();
         membership.topics.send_if_modified(|subscribed| {
             let is_other = *subscribed != topics;

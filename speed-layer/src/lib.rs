@@ -163,6 +163,12 @@ impl SpeedLayer {
         catalogs.built = None;
     }
 
+    /// While one catalog replaces another: how long what is done without is held.
+    fn changing_for(&self) -> Option<Duration> {
+        let catalogs = self.catalogs();
+        (!Arc::ptr_eq(&catalogs.wanted, &catalogs.before)).then_some(self.context.settings.let_go_after)
+    }
+
     /// The catalog that it works by.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalogs().wanted.clone()
@@ -172,8 +178,7 @@ impl SpeedLayer {
     async fn settle(&self) -> Result<(), storage::Error> {
         let Catalogs { wanted, before, built } = self.catalogs().clone();
         let holdings = self.holdings();
-        let is_settled = Arc::ptr_eq(&wanted, &before);
-        if is_settled {
+        if self.changing_for().is_none() {
             return Ok(());
         }
         let Some(built) = built else {

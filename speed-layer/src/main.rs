@@ -60,7 +60,9 @@ async fn start(
         settings: speed_layer::Settings::of(&settings),
     };
     let layer = SpeedLayer::join(context, membership, settings.speed.linger)?;
-    layer.take_up(newest);
+    if published.built.is_some() {
+        layer.take_up(newest);
+    }
     layer.follow_catalog(published.newest.version);
     let service = Service::new(layer.clone(), door.secret);
     let ready = Arc::new(move || {

@@ -165,7 +165,8 @@ async fn a_changed_view_takes_effect_while_it_is_asked_for() {
     for asking in asking {
         asking.await.unwrap();
     }
-    assert_eq!(users.traffic.unavailable(), unavailable, "a query failed:\n{}", cluster.said());
+    let last = users.traffic.last_unavailable();
+    assert_eq!(users.traffic.unavailable(), unavailable, "a query failed: {last}\n{}", cluster.said());
     cluster.check(users).await.unwrap();
     let events = cluster.events("sales").await.unwrap();
     let mut oracles = BTreeMap::new();
