@@ -193,6 +193,12 @@ impl Holding {
         }
     }
 
+    fn holds(&self, partition: Partition) -> bool {
+        let has =
+            |held: &Arc<Held>| held.keep.borrow().as_ref().is_none_or(|partitions| partitions.contains(&partition));
+        self.workers().iter().any(has)
+    }
+
     /// The topic that its events come from.
     pub(crate) fn topic(&self) -> String {
         self.dataset.topic.clone()
@@ -296,6 +302,12 @@ impl Holding {
             let head = self.head();
             if head.covers(position) {
                 return Ok(());
+            }
+            // What has been let go of will not come: somebody else has it.
+            let gone = position.iter().filter(|&(partition, next)| next > 0 && !self.holds(partition));
+            let partitions: Vec<Partition> = gone.map(|(partition, _)| partition).collect();
+            if !partitions.is_empty() {
+                return Err(Error::NoOwner { dataset: self.dataset.name.clone(), partitions });
             }
             let now = tokio::time::Instant::now();
             if now >= deadline {
