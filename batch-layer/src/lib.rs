@@ -2,13 +2,17 @@
 //!
 //! In reading order: the [`appender`] moves events from the log to the master dataset, exactly once; [`recompute`] makes
 //! a batch view version of a view; the [`scheduler`] says when, and does it on demand; [`maintenance`] deletes the files
-//! that nobody can read any more; [`pinned`] keeps a dataset's definition from changing under its data.
+//! that nobody can read any more; [`pinned`] keeps a dataset's definition from changing under its data; [`deploy`] takes a
+//! changed catalog up while all that goes on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use common::{
-    catalog::Catalog,
+    catalog::{Catalog, published},
     clock::Clock,
     jobs::{Job, Kind},
     log::Log,
@@ -19,6 +23,7 @@ use common::{
 };
 
 mod appender;
+pub mod deploy;
 pub mod lost;
 mod maintenance;
 pub mod metrics;
@@ -29,7 +34,7 @@ mod scheduler;
 pub mod service;
 
 /// What the batch layer is started with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// Where the master dataset and the batch views are.
     pub storage: Storage,
@@ -112,6 +117,11 @@ pub enum Error {
          in two ways: {difference}; restore the definition, or give the changed dataset another name"
     )]
     DatasetChanged { dataset: String, difference: String },
+    #[error(
+        "dataset `{dataset}` was archived from topic `{before}`, and `{topic}` has other events at the same positions; \
+         restore the topic, or give the changed dataset another name"
+    )]
+    TopicChanged { dataset: String, before: String, topic: String },
     #[error(transparent)]
     Storage(#[from] common::storage::Error),
     #[error(transparent)]
@@ -123,6 +133,17 @@ pub enum Error {
 /// The batch layer of one process.
 #[derive(Debug)]
 pub struct BatchLayer {
+    /// Its catalog is the one that it was started with.
+    context: Context,
+    metrics: metrics::Metrics,
+    at_work: RwLock<AtWork>,
+}
+
+/// What works by one catalog.
+#[derive(Clone, Debug)]
+struct AtWork {
+    catalog: Arc<Catalog>,
+    tasks: Supervisor,
     scheduler: Arc<scheduler::Scheduler>,
 }
 
@@ -130,31 +151,70 @@ impl BatchLayer {
     /// Checks the datasets' definitions and starts appenders, schedules and maintenance.
     pub async fn start(context: Context) -> Result<Arc<Self>, Error> {
         let metrics = metrics::Metrics::new(&context.registry)?;
-        let context = Arc::new(context);
-        for dataset in context.catalog.datasets.values() {
-            pinned::check(&context.storage, dataset).await?;
+        pinned::check(&context.storage, &context.catalog).await?;
+        scheduler::end_lost(&context).await?;
+        let at_work = RwLock::new(AtWork::begin(&context, context.catalog.clone(), &metrics));
+        Ok(Arc::new(Self { context, metrics, at_work }))
+    }
+
+    /// Whether `catalog` could be taken up.
+    async fn check(&self, catalog: &Catalog) -> Result<(), Error> {
+        let present = self.at_work().catalog;
+        for dataset in catalog.datasets.values() {
+            let before = present.datasets.get(&dataset.name).map(|before| &before.topic);
+            if let Some(before) = before.filter(|before| **before != dataset.topic) {
+                let (dataset, topic) = (dataset.name.clone(), dataset.topic.clone());
+                return Err(Error::TopicChanged { dataset, before: before.clone(), topic });
+            }
         }
-        for dataset in context.catalog.datasets.values() {
+        pinned::check(&self.context.storage, catalog).await
+    }
+
+    /// Works by another catalog from now on. What is at work ends in order first: appenders commit what they have, jobs
+    /// are told to stop.
+    async fn take_up(&self, catalog: Arc<Catalog>) {
+        self.at_work().tasks.end().await;
+        let new = AtWork::begin(&self.context, catalog, &self.metrics);
+        *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    /// Recomputes the views of `before` that are other ones now on their schedules, until the present ones have been
+    /// built: until then they are what answers come from.
+    fn keep_up(&self, before: &Catalog) {
+        let AtWork { catalog, scheduler, .. } = self.at_work();
+        scheduler.keep_up(&published::changed(before, &catalog), &published::changed(&catalog, before));
+    }
+
+    fn at_work(&self) -> AtWork {
+        self.at_work.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl AtWork {
+    fn begin(context: &Context, catalog: Arc<Catalog>, metrics: &metrics::Metrics) -> Self {
+        let tasks = context.supervisor.child();
+        let context = Arc::new(Context { catalog: catalog.clone(), supervisor: tasks.clone(), ..context.clone() });
+        for dataset in catalog.datasets.values() {
             let appender = appender::Appender::new(context.clone(), dataset.clone(), metrics.clone());
-            context.supervisor.spawn(format!("appender of {}", dataset.name), appender.run());
+            tasks.spawn(format!("appender of {}", dataset.name), appender.run());
         }
-        let scheduler = scheduler::Scheduler::start(context.clone(), metrics).await?;
-        context.supervisor.spawn("maintenance of the views", maintenance::run(context.clone()));
-        Ok(Arc::new(Self { scheduler }))
+        let scheduler = scheduler::Scheduler::start(context.clone(), metrics.clone());
+        tasks.spawn("maintenance of the views", maintenance::run(context));
+        Self { catalog, tasks, scheduler }
     }
 }
 
 #[async_trait]
 impl operate::BatchLayer for BatchLayer {
     async fn recompute(&self, view: &str) -> Result<Job, operate::Error> {
-        self.scheduler.recompute(view, Kind::Recompute).await
+        self.at_work().scheduler.recompute(view, Kind::Recompute).await
     }
 
     async fn jobs(&self, limit: usize) -> Result<Vec<Job>, operate::Error> {
-        self.scheduler.jobs(limit).await
+        self.at_work().scheduler.jobs(limit).await
     }
 
     async fn job(&self, id: &str) -> Result<Job, operate::Error> {
-        self.scheduler.job(id).await
+        self.at_work().scheduler.job(id).await
     }
 }

@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
-use batch_layer::{BatchLayer, Settings as How, service};
+use batch_layer::{BatchLayer, Settings as How, deploy, service};
 use clap::Parser;
 use common::{
-    catalog::{Catalog, published},
+    catalog::Catalog,
     clock::{Clock, System},
     master,
     process::{self, Failure, Runtimes},
@@ -42,14 +42,15 @@ async fn start(
     let listener = web::bind(listen).await.map_err(|error| format!("could not listen at `{listen}`: {error}"))?;
     let registry = prometheus::Registry::new();
     let clock: Arc<dyn Clock> = Arc::new(System);
-    let files = published::files(&settings.catalog, &settings.store.options).await?;
+    let source = deploy::Source::of(&settings);
+    let files = source.files().await?;
     let catalog = Arc::new(Catalog::parse(&files)?);
     let storage = resources::storage(&settings).await?;
     let log = Arc::new(resources::kafka(&settings, &clock).await?);
     resources::partitions(log.as_ref(), &catalog).await?;
     let owner = format!("{}/{}", settings.data.display(), uuid::Uuid::new_v4());
     let batch = BatchLayer::start(batch_layer::Context {
-        storage: storage.clone(),
+        storage,
         log,
         catalog: catalog.clone(),
         clock,
@@ -61,8 +62,7 @@ async fn start(
     .await?;
     create_tables(&storage, &catalog).await?;
     // Only now: a dataset that has changed is refused above, and no other layer must take it up.
-    let published = published::publish(&storage, &files).await?;
-    tracing::info!(version = published.version, "catalog is published");
+    deploy::follow(batch.clone(), Some(source), files).await?;
     let router = web::probes(Arc::new(|| None), registry).merge(service::router(batch, door.secret));
     web::serve(listener, door.tls, router, &supervisor);
     tracing::info!("batch layer answers at {listen}");

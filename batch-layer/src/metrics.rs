@@ -1,6 +1,6 @@
 //! What the batch layer counts.
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// Events archived in the master dataset.
 pub const EVENTS: &str = "lamina_batch_events_total";
@@ -22,6 +22,9 @@ pub const RECOMPUTES: &str = "lamina_batch_recomputes_total";
 /// Time of a recompute, in seconds.
 pub const RECOMPUTE_SECONDS: &str = "lamina_batch_recompute_seconds";
 
+/// Looks at the catalog's files that found what cannot be taken up. The log says why.
+pub const CATALOG_REFUSALS: &str = "lamina_batch_catalog_refusals_total";
+
 /// The batch layer's metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -34,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) retained: IntGaugeVec,
     pub(crate) recomputes: IntCounterVec,
     pub(crate) recompute_seconds: HistogramVec,
+    pub(crate) catalog_refusals: IntCounter,
 }
 
 impl Metrics {
@@ -52,6 +56,9 @@ impl Metrics {
         let options = HistogramOpts::new(RECOMPUTE_SECONDS, "Time of a recompute").buckets(buckets);
         let recompute_seconds = HistogramVec::new(options, &["view"])?;
         registry.register(Box::new(recompute_seconds.clone()))?;
+        let catalog_refusals =
+            IntCounter::new(CATALOG_REFUSALS, "Looks at the catalog's files that found what cannot be taken up")?;
+        registry.register(Box::new(catalog_refusals.clone()))?;
         let gauge = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
             let gauge = IntGaugeVec::new(Opts::new(name, help), &["dataset"])?;
             registry.register(Box::new(gauge.clone()))?;
@@ -67,6 +74,7 @@ impl Metrics {
             unarchived: gauge(UNARCHIVED, "Offsets of the log above the master's frontier")?,
             retained: gauge(RETAINED, "Offsets below the master's frontier that the log still has")?,
             recompute_seconds,
+            catalog_refusals,
         })
     }
 

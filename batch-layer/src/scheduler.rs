@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{
-    catalog::View,
+    catalog::{View, published},
     fault::chain,
     jobs::{Job, Jobs, Kind, State, rfc3339},
     operate::Error,
@@ -17,6 +17,7 @@ use common::{
     view::{Published, ViewTable},
 };
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Context,
@@ -28,7 +29,22 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A refresh that failed is tried again after this, or after its own interval if that is shorter.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// How often it is looked whether views that replace others have been built.
+const BUILT_EVERY: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// A view's name and definition: two definitions of one view are recomputed side by side while one replaces the other.
+type Of = (String, String);
+
+fn of(view: &View) -> Of {
+    (view.name.clone(), view.definition.clone())
+}
+
+/// Ends the records of jobs that earlier processes have left.
+pub(crate) async fn end_lost(context: &Context) -> Result<(), storage::Error> {
+    let jobs = Jobs::new(context.storage.clone());
+    jobs.end_lost(&context.settings.owner, context.clock.as_ref()).await.map(drop)
+}
 
 /// Runs recomputes.
 #[derive(Debug)]
@@ -36,8 +52,8 @@ pub(crate) struct Scheduler {
     context: Arc<Context>,
     metrics: Metrics,
     jobs: Jobs,
-    /// By view, the job that is queued or at work.
-    claimed: Mutex<BTreeMap<String, Claim>>,
+    /// By view and definition, the job that is queued or at work.
+    claimed: Mutex<BTreeMap<Of, Claim>>,
     /// One recompute at a time: each uses all that the machine has.
     turns: Semaphore,
 }
@@ -50,10 +66,9 @@ struct Claim {
 }
 
 impl Scheduler {
-    /// Tidies up after earlier processes, and starts the schedules.
-    pub(crate) async fn start(context: Arc<Context>, metrics: Metrics) -> Result<Arc<Self>, storage::Error> {
+    /// Starts the schedules.
+    pub(crate) fn start(context: Arc<Context>, metrics: Metrics) -> Arc<Self> {
         let jobs = Jobs::new(context.storage.clone());
-        jobs.end_lost(&context.settings.owner, context.clock.as_ref()).await?;
         let scheduler = Arc::new(Self {
             context: context.clone(),
             metrics,
@@ -63,15 +78,44 @@ impl Scheduler {
         });
         for view in context.catalog.views.values().filter(|_| context.settings.schedule) {
             let Some(refresh) = view.refresh else { continue };
-            let kept = scheduler.clone().keep(view.clone(), refresh);
+            let kept = scheduler.clone().keep(view.clone(), refresh, context.supervisor.cancelled());
             context.supervisor.spawn(format!("schedule of {}", view.name), kept);
         }
-        Ok(scheduler)
+        scheduler
+    }
+
+    /// Keeps the schedules of `views` until all of `next` have been built.
+    pub(crate) fn keep_up(self: &Arc<Self>, views: &[Arc<View>], next: &[Arc<View>]) {
+        let (storage, next) = (self.context.storage.clone(), next.to_vec());
+        let replaced = self.context.supervisor.cancelled().child_token();
+        for view in views.iter().filter(|_| self.context.settings.schedule) {
+            let Some(refresh) = view.refresh else { continue };
+            let kept = self.clone().keep(view.clone(), refresh, replaced.clone());
+            self.context.supervisor.spawn(format!("schedule of {} until it is replaced", view.name), kept);
+        }
+        self.context.supervisor.spawn("end of the schedules of views that are replaced", async move {
+            let built = async {
+                // Where the store cannot be reached, a later look tells.
+                while !matches!(published::is_built(&storage, &next).await, Ok(true)) {
+                    tokio::time::sleep(BUILT_EVERY).await;
+                }
+            };
+            let stopped = replaced.clone();
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = built => replaced.cancel(),
+            }
+            Ok::<(), Infallible>(())
+        });
     }
 
     /// Recomputes a view now and then, until it is told to stop.
-    async fn keep(self: Arc<Self>, view: Arc<View>, refresh: Duration) -> Result<(), Infallible> {
-        let cancelled = self.context.supervisor.cancelled();
+    async fn keep(
+        self: Arc<Self>,
+        view: Arc<View>,
+        refresh: Duration,
+        cancelled: CancellationToken,
+    ) -> Result<(), Infallible> {
         let mut wait = self.until_due(&view, refresh).await;
         loop {
             tokio::select! {
@@ -113,7 +157,7 @@ impl Scheduler {
         let view = self.context.catalog.views.get(view).ok_or_else(|| Error::UnknownView { view: view.to_owned() })?;
         let job = self.claim(view, kind)?;
         if let Err(error) = self.jobs.put(&job).await {
-            self.claimed().remove(&view.name);
+            self.claimed().remove(&of(view));
             return Err(Error::Unavailable(Box::new(error)));
         }
         let (scheduler, view, queued) = (self.clone(), view.clone(), job.clone());
@@ -139,14 +183,14 @@ impl Scheduler {
         job.ok_or_else(|| Error::UnknownJob { id: id.to_owned() })
     }
 
-    fn claimed(&self) -> MutexGuard<'_, BTreeMap<String, Claim>> {
+    fn claimed(&self) -> MutexGuard<'_, BTreeMap<Of, Claim>> {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the view's turn, or says who has it.
     fn claim(&self, view: &View, kind: Kind) -> Result<Job, Error> {
         let mut claimed = self.claimed();
-        if let Some(claim) = claimed.get_mut(&view.name) {
+        if let Some(claim) = claimed.get_mut(&of(view)) {
             claim.is_known |= kind == Kind::Recompute;
             return Err(Error::Running { view: view.name.clone(), id: claim.job.id.clone() });
         }
@@ -168,13 +212,13 @@ impl Scheduler {
             heartbeat_ms: now_ms,
         };
         let claim = Claim { job: job.clone(), is_known: kind == Kind::Recompute };
-        claimed.insert(view.name.clone(), claim);
+        claimed.insert(of(view), claim);
         Ok(job)
     }
 
     /// Runs a claimed job to its end. Whether it did what it should.
     async fn work(&self, view: Arc<View>, mut job: Job) -> bool {
-        let name = view.name.clone();
+        let (name, claimed) = (view.name.clone(), of(&view));
         let began = Instant::now();
         let outcome = self.publish(view, &mut job).await;
         let label = match &outcome {
@@ -197,7 +241,7 @@ impl Scheduler {
         job.state = if outcome.is_ok() { State::Succeeded } else { State::Failed };
         job.progress = if outcome.is_ok() { 1.0 } else { job.progress };
         job.ended_at = Some(rfc3339(self.context.clock.now_ms()));
-        let is_known = self.claimed().remove(&name).is_none_or(|claim| claim.is_known);
+        let is_known = self.claimed().remove(&claimed).is_none_or(|claim| claim.is_known);
         // A schedule that found nothing new leaves no record: there would soon be nothing else.
         if is_known || job.started_at.is_some() || !matches!(outcome, Ok(None) | Err(recompute::Error::Stopped)) {
             self.put_last(&job).await;
@@ -254,7 +298,7 @@ impl Scheduler {
 
     /// Writes how a job stands. Where that fails, the next heartbeat does it.
     async fn put(&self, job: &Job) {
-        let is_known = self.claimed().get_mut(&job.view).is_none_or(|claim| {
+        let is_known = self.claimed().get_mut(&(job.view.clone(), job.definition.clone())).is_none_or(|claim| {
             claim.job.clone_from(job);
             claim.is_known
         });

@@ -151,6 +151,8 @@ pub struct Membership {
     pub assigned: watch::Receiver<Assignment>,
     /// How far it has come, by topic: committed to the group now and then for others to see, and never read back.
     pub reached: watch::Sender<BTreeMap<String, Frontier>>,
+    /// The topics whose partitions it takes its share of; what it holds of those that stay does not move for others.
+    pub topics: watch::Sender<Vec<String>>,
 }
 
 /// Reads a topic in batches.

@@ -139,6 +139,9 @@ pub struct BatchSettings {
     /// How long files of old batch view versions are kept: longer than any query.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
+    /// How often the catalog's files are looked at. A change takes effect once two looks have found the same.
+    #[serde(with = "humantime_serde")]
+    pub catalog_every: Duration,
 }
 
 /// The speed layer.
@@ -211,6 +214,7 @@ impl Default for BatchSettings {
             flush_age: Duration::from_secs(5),
             memory: ByteSize::gib(2),
             retention: Duration::from_secs(1800),
+            catalog_every: Duration::from_secs(30),
         }
     }
 }

@@ -17,7 +17,7 @@ use common::{
 use serde_json::Value;
 
 use crate::{
-    oracle::read_log,
+    oracle::{Event, read_log},
     sandbox::{
         kafka::Kafka,
         process::{Program, free_port},
@@ -80,7 +80,7 @@ impl Cluster {
         let speed: Vec<String> =
             members[1..].iter().map(|worker| format!("http://127.0.0.1:{}", worker.port)).collect();
         let settings = format!(
-            "catalog = '{}'\nsecret = '{}'\n{}[batch]\nflush_age = '300ms'\nflush_rows = 2000\n[serving]\nspeed = '{}'\n\
+            "catalog = '{}'\nsecret = '{}'\n{}[batch]\nflush_age = '300ms'\nflush_rows = 2000\ncatalog_every = '300ms'\n[serving]\nspeed = '{}'\n\
              batch = 'http://127.0.0.1:{}'\n",
             catalog.display(),
             "5ecret".repeat(8),
@@ -135,6 +135,16 @@ impl Cluster {
     pub fn catalog(&self) -> Result<Arc<Catalog>> {
         let catalog = Catalog::load(&self.folder.path().join("catalog"));
         Ok(Arc::new(catalog.map_err(|faults| anyhow::anyhow!("{faults}"))?))
+    }
+
+    /// Puts another catalog in the place of the one that the batch layer looks at.
+    pub fn write_catalog(&self, sql: &str) -> Result<()> {
+        Ok(std::fs::write(self.folder.path().join("catalog/sales.sql"), sql)?)
+    }
+
+    /// All that the log has of `topic`.
+    pub async fn events(&self, topic: &str) -> Result<Vec<Event>> {
+        read_log(&KafkaLog::connect(&self.brokers(), &BTreeMap::new(), Arc::new(System)).await?, topic).await
     }
 
     /// Starts a member.
@@ -219,7 +229,7 @@ impl Cluster {
         }
         producing.join().map_err(|_| anyhow::anyhow!("the producer died"))??;
         let log = KafkaLog::connect(&self.brokers(), &BTreeMap::new(), Arc::new(System)).await?;
-        let events = read_log(&log, "sales").await?;
+        let events = self.events("sales").await?;
         let end = log.bounds("sales").await?.end;
         let outcome = traffic.check(self.catalog()?, &events).await?;
         let definition = self.archived(&end).await?;

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
-use batch_layer::BatchLayer;
+use batch_layer::{BatchLayer, deploy};
 use common::{
-    catalog::Catalog,
+    catalog::{Catalog, published},
     clock::{Clock, System},
     log::Log,
     resources,
@@ -19,7 +19,10 @@ use serving_layer::{
 };
 use speed_layer::SpeedLayer;
 
-use crate::lock::{self, Lock};
+use crate::{
+    check,
+    lock::{self, Lock},
+};
 
 /// Where it answers unless told.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8787);
@@ -31,26 +34,28 @@ pub struct Running {
     pub address: SocketAddr,
     /// Whether it answers over TLS.
     pub secure: bool,
-    /// Answers queries.
-    pub engine: Arc<Engine>,
+    /// What answers at present.
+    pub current: http::Current,
     /// Where events go.
     pub log: Arc<dyn Log>,
-    /// Datasets and views.
-    pub catalog: Arc<Catalog>,
     _lock: Lock,
 }
 
-/// Starts everything. `compute` runs recomputes, apart from what must answer quickly.
+/// Starts everything by the catalog in `files`, and takes changes up where they have a `source`. `compute` runs
+/// recomputes, apart from what must answer quickly.
 pub async fn start(
     settings: &Settings,
-    catalog: Catalog,
+    files: Vec<(String, String)>,
+    source: Option<deploy::Source>,
     supervisor: &Supervisor,
     compute: tokio::runtime::Handle,
 ) -> Result<Running> {
+    // All that is wrong with the catalog is told before anything is opened.
+    let newest = Catalog::parse(&files).map_err(|faults| check::unusable(&settings.catalog, &faults))?;
+    let newest = Arc::new(newest);
     let listen = settings.listen.unwrap_or(LISTEN);
     let door = settings.door(listen).map_err(anyhow::Error::from_boxed)?;
     let lock = lock::take(&settings.data, listen)?;
-    let catalog = Arc::new(catalog);
     let clock: Arc<dyn Clock> = Arc::new(System);
     let registry = prometheus::Registry::new();
     // The address first: what is taken already should not cost a start.
@@ -60,11 +65,11 @@ pub async fn start(
     let address = listener.local_addr()?;
     let storage = resources::storage(settings).await.map_err(anyhow::Error::from_boxed)?;
     let log = resources::log(settings, &clock).await.map_err(anyhow::Error::from_boxed)?;
-    resources::partitions(log.as_ref(), &catalog).await?;
+    resources::partitions(log.as_ref(), &newest).await?;
     let batch = BatchLayer::start(batch_layer::Context {
         storage: storage.clone(),
         log: log.clone(),
-        catalog: catalog.clone(),
+        catalog: newest.clone(),
         clock: clock.clone(),
         supervisor: supervisor.clone(),
         registry: registry.clone(),
@@ -72,6 +77,9 @@ pub async fn start(
         settings: batch_layer::Settings::of(settings, resources::instance(settings)?),
     })
     .await?;
+    deploy::follow(batch.clone(), source, files).await.map_err(anyhow::Error::from_boxed)?;
+    let present = published::present(&storage).await?.context("the catalog has been published and is not there")?;
+    let (version, catalog) = present.answering()?;
     let speed = SpeedLayer::start(speed_layer::Context {
         storage: storage.clone(),
         log: log.clone(),
@@ -81,8 +89,12 @@ pub async fn start(
         registry: registry.clone(),
         settings: speed_layer::Settings::of(settings),
     })?;
+    if present.built.is_some() {
+        speed.take_up(newest);
+    }
+    speed.follow_catalog(present.newest.version);
     let engine = Engine::start(engine::Context {
-        storage,
+        storage: storage.clone(),
         log: log.clone(),
         catalog: catalog.clone(),
         clock: clock.clone(),
@@ -91,9 +103,9 @@ pub async fn start(
         settings: engine::Settings::of(settings),
     })
     .await?;
-    let router = http::router(http::Context {
-        engine: engine.clone(),
-        catalog: catalog.clone(),
+    let current = http::Current::from(http::Context {
+        engine,
+        catalog,
         log: log.clone(),
         batch,
         registry,
@@ -101,8 +113,10 @@ pub async fn start(
         tokens: door.tokens,
         limits: settings.serving.limits.clone(),
         clock,
-    })?;
+    });
+    let router = http::router(current.clone())?;
+    serving_layer::deploy::follow(current.clone(), storage, version, supervisor);
     let secure = door.tls.is_some();
     web::serve(listener, door.tls, router, supervisor);
-    Ok(Running { address, secure, engine, log, catalog, _lock: lock })
+    Ok(Running { address, secure, current, log, _lock: lock })
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     io::{BufRead, BufReader},
     path::Path,
     sync::Arc,
@@ -30,8 +31,12 @@ pub struct Sample {
 
 /// Loads a catalog, or says everything that is wrong with it.
 pub fn load(folder: &Path) -> Result<Catalog> {
-    Catalog::load(folder)
-        .map_err(|faults| anyhow::anyhow!("the catalog `{}` cannot be used:\n{faults}", folder.display()))
+    Catalog::load(folder).map_err(|faults| unusable(&folder.display().to_string(), &faults))
+}
+
+/// What is told of a catalog with faults.
+pub fn unusable(place: &str, faults: &(impl Display + ?Sized)) -> anyhow::Error {
+    anyhow::anyhow!("the catalog `{place}` cannot be used:\n{faults}")
 }
 
 /// The dataset that a sample is of: the named one, or the only one.

@@ -10,9 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, anyhow};
 use common::{
-    catalog::Catalog,
     clock::{Clock, System},
     log::{Log, NewRecord},
     supervisor::Supervisor,
@@ -29,8 +27,8 @@ const TICK: Duration = Duration::from_millis(50);
 const PARTITIONS: i32 = 4;
 
 /// The example's catalog.
-pub fn catalog() -> Result<Catalog> {
-    Catalog::parse(&[("sales.sql".to_owned(), SALES.to_owned())]).map_err(|faults| anyhow!("{faults}"))
+pub fn files() -> Vec<(String, String)> {
+    vec![("sales.sql".to_owned(), SALES.to_owned())]
 }
 
 /// Sends `rate` sales a second to the log, until told to stop. Gives the count of what has been sent.
@@ -99,7 +97,7 @@ pub fn welcome(running: &Running, out: &mut impl Write) -> std::io::Result<()> {
 
 /// Keeps a line up to date that says how everything stands.
 pub fn status_line(running: &Running, sent: Arc<AtomicU64>, supervisor: &Supervisor) {
-    let engine = running.engine.clone();
+    let current = running.current.clone();
     let cancelled = supervisor.cancelled();
     supervisor.spawn("status line", async move {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -114,7 +112,7 @@ pub fn status_line(running: &Running, sent: Arc<AtomicU64>, supervisor: &Supervi
             if !in_place && !seconds.is_multiple_of(10) {
                 continue;
             }
-            let line = line(&engine, sent.load(Ordering::Relaxed)).await;
+            let line = line(&current.context().engine, sent.load(Ordering::Relaxed)).await;
             let mut out = std::io::stderr().lock();
             let written = match in_place {
                 true => write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush()),

@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use batch_layer::lost;
+use batch_layer::{deploy, lost};
 use clap::{Parser, Subcommand};
 use common::{
     process, resources,
@@ -153,12 +153,13 @@ async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process:
         match what {
             What::Demo { rate, data, listen, insecure } => {
                 let settings = Settings { data, listen: Some(listen), insecure, ..Settings::default() };
-                up(settings, demo::catalog()?, Some(rate), compute).await
+                up(settings, demo::files(), None, Some(rate), compute).await
             }
             What::Up(flags) => {
                 let settings = Settings::read(&flags).map_err(|error| anyhow::anyhow!("settings: {error}"))?;
-                let catalog = check::load(std::path::Path::new(&settings.catalog))?;
-                up(settings, catalog, None, compute).await
+                let source = deploy::Source::of(&settings);
+                let files = source.files().await.map_err(|fault| check::unusable(&settings.catalog, fault.as_ref()))?;
+                up(settings, files, Some(source), None, compute).await
             }
             What::RecordLost { dataset, yes, flags } => record_lost(&dataset, yes, &flags).await,
             What::Check { dir, sample, dataset } => checked(&dir, sample, dataset.as_deref()),
@@ -189,13 +190,14 @@ async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process:
 /// Runs until it is told to stop, or something fails that cannot be helped.
 async fn up(
     settings: Settings,
-    catalog: common::catalog::Catalog,
+    files: Vec<(String, String)>,
+    source: Option<deploy::Source>,
     demo_rate: Option<u64>,
     compute: tokio::runtime::Handle,
 ) -> Result<()> {
     let supervisor = Supervisor::new();
     let told = process::told_to_stop().map_err(anyhow::Error::from_boxed)?;
-    let running = match assembly::start(&settings, catalog, &supervisor, compute).await {
+    let running = match assembly::start(&settings, files, source, &supervisor, compute).await {
         Ok(running) => running,
         Err(error) => {
             supervisor.stop();

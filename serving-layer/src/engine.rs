@@ -33,7 +33,7 @@ mod stop;
 pub(crate) use stop::{Stop, StopOnDrop};
 
 /// What the engine is started with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// Where the master dataset and the batch views are.
     pub storage: Storage,
@@ -206,6 +206,18 @@ pub struct DeadLetterInfo {
 impl Engine {
     /// Opens the views' tables and follows them.
     pub async fn start(context: Context) -> Result<Arc<Self>, Error> {
+        let pool = Arc::new(FairSpillPool::new(context.settings.memory_bytes));
+        let runtime = context.storage.runtime(pool).map_err(Error::Execution)?;
+        let base = session::base(runtime, context.settings.parallelism);
+        Self::with(context, base).await
+    }
+
+    /// An engine for another catalog, within this one's memory.
+    pub async fn succeeded_by(&self, catalog: Arc<Catalog>) -> Result<Arc<Self>, Error> {
+        Self::with(Context { catalog, ..self.context.clone() }, self.base.clone()).await
+    }
+
+    async fn with(context: Context, base: SessionState) -> Result<Arc<Self>, Error> {
         let storage_failed = |source: storage::Error| Error::storage("open the batch views", source);
         let follow_every = context.settings.follow_every;
         let versions = Versions::follow(&context.storage, &context.catalog, follow_every, &context.supervisor)
@@ -224,10 +236,12 @@ impl Engine {
             masters.insert(dataset.name.clone(), Mutex::new(None));
             dead_letters.insert(dataset.name.clone(), Mutex::new(None));
         }
-        let pool = Arc::new(FairSpillPool::new(context.settings.memory_bytes));
-        let runtime = context.storage.runtime(pool).map_err(Error::Execution)?;
-        let base = session::base(runtime, context.settings.parallelism);
         Ok(Arc::new(Self { context, versions, tables, base, masters, dead_letters, partitions }))
+    }
+
+    /// The datasets and views.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.context.catalog
     }
 
     fn view_named(&self, view: &str, scope: &Scope) -> Result<&Arc<View>, Error> {

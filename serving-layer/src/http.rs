@@ -1,10 +1,10 @@
 //! The HTTP API. Only this module and those below it know wire formats.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{FromRef, Request, State},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -65,6 +65,38 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
 }
 
+/// What the API speaks for at present. Clones share it: another catalog's engine takes the place of the one before
+/// between two requests.
+#[derive(Clone, Debug)]
+pub struct Current(Arc<RwLock<Context>>);
+
+impl Current {
+    /// Speaks for this from now on.
+    pub fn switch(&self, engine: Arc<Engine>) {
+        let mut context = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        context.catalog = engine.catalog().clone();
+        context.engine = engine;
+    }
+
+    /// What it speaks for.
+    pub fn context(&self) -> Context {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl From<Context> for Current {
+    fn from(context: Context) -> Self {
+        Self(Arc::new(RwLock::new(context)))
+    }
+}
+
+/// Each request takes what is there when it comes, and keeps that to its end.
+impl FromRef<Current> for Context {
+    fn from_ref(current: &Current) -> Self {
+        current.context()
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Metrics {
     requests: IntCounterVec,
@@ -84,7 +116,9 @@ impl Metrics {
 }
 
 /// All routes.
-pub fn router(context: Context) -> Result<Router, prometheus::Error> {
+pub fn router(current: impl Into<Current>) -> Result<Router, prometheus::Error> {
+    let current = current.into();
+    let context = current.context();
     let metrics = Metrics::new(&context.registry)?;
     let gate = access::Gate {
         tokens: context.tokens.clone(),
@@ -113,7 +147,7 @@ pub fn router(context: Context) -> Result<Router, prometheus::Error> {
         .method_not_allowed_fallback(problem::no_method)
         .layer(middleware::from_fn_with_state(gate, access::admit))
         .layer(middleware::from_fn_with_state(metrics, observe))
-        .with_state(context);
+        .with_state(current);
     Ok(routes)
 }
 

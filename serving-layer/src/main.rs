@@ -13,6 +13,7 @@ use common::{
     tls, web,
 };
 use serving_layer::{
+    deploy,
     engine::{self, Engine},
     http,
     remote::{Addresses, Connect, RemoteBatch, RemoteSpeed},
@@ -54,14 +55,15 @@ async fn start(
     let storage = resources::storage_to_read(&settings)?;
     let log = Arc::new(resources::kafka(&settings, &clock).await?);
     let published =
-        resources::until_there("the batch layer to publish a catalog", || published::newest(&storage)).await?;
-    let catalog = Arc::new(published.catalog()?);
+        resources::until_there("the batch layer to publish a catalog", || published::present(&storage)).await?;
+    // While the newest version's views are built, the one before answers.
+    let (version, catalog) = published.answering()?;
     let partitions = resources::partitions(log.as_ref(), &catalog).await?;
     let over = |protocols| Ok::<_, Failure>(Connect { tls: settings.tls.client(protocols)?, secret: secret.clone() });
     let speed = RemoteSpeed::follow(speed, over(tls::HTTP2)?, partitions, &supervisor).await;
     let batch = Arc::new(RemoteBatch::new(batch, &over(tls::HTTP)?, &storage)?);
     let engine = Engine::start(engine::Context {
-        storage,
+        storage: storage.clone(),
         log: log.clone(),
         catalog: catalog.clone(),
         clock: clock.clone(),
@@ -70,7 +72,7 @@ async fn start(
         settings: engine::Settings::of(&settings),
     })
     .await?;
-    let router = http::router(http::Context {
+    let current = http::Current::from(http::Context {
         engine,
         catalog,
         log,
@@ -80,7 +82,9 @@ async fn start(
         tokens: door.tokens,
         limits: settings.serving.limits.clone(),
         clock,
-    })?;
+    });
+    let router = http::router(current.clone())?;
+    deploy::follow(current, storage, version, &supervisor);
     web::serve(listener, door.tls, router, &supervisor);
     tracing::info!("serving layer answers at {listen}");
     Ok(async {})

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -49,7 +49,7 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Opens all views' tables and follows them from then on.
+    /// Opens all views' tables and follows them for as long as somebody holds what it gives.
     pub async fn follow(
         storage: &Storage,
         catalog: &Catalog,
@@ -64,23 +64,23 @@ impl Versions {
         }
         let versions = Arc::new(Self { views });
         let cancelled = supervisor.cancelled();
-        let following = versions.clone();
+        let following = Arc::downgrade(&versions);
         supervisor.spawn("serving layer's view of the batch views", async move {
             tokio::select! {
                 () = cancelled.cancelled() => {}
-                () = following.run(followers, every) => {}
+                () = Self::run(following, followers, every) => {}
             }
             Ok::<(), Infallible>(())
         });
         Ok(versions)
     }
 
-    async fn run(&self, mut followers: Vec<(Arc<View>, Follower)>, every: Duration) {
-        loop {
+    async fn run(this: Weak<Self>, mut followers: Vec<(Arc<View>, Follower)>, every: Duration) {
+        while let Some(versions) = this.upgrade() {
             for (view, follower) in &mut followers {
                 loop {
                     match follower.next().await {
-                        Ok(Some(published)) => self.add(&view.name, published),
+                        Ok(Some(published)) => versions.add(&view.name, published),
                         Ok(None) => break,
                         Err(error) => {
                             tracing::warn!(view = view.name, "serving layer cannot follow the view: {}", chain(&error));
@@ -89,6 +89,7 @@ impl Versions {
                     }
                 }
             }
+            drop(versions);
             tokio::time::sleep(every).await;
         }
     }

@@ -34,7 +34,16 @@ pub(crate) async fn follow(
     let mut lingering = Lingering::new();
     loop {
         let assignment = membership.assigned.borrow_and_update().clone();
-        for (name, holding) in &layer.holdings {
+        let holdings = layer.holdings();
+        // A dataset that comes moves partitions of others, while everybody builds other views.
+        let linger = linger.max(layer.changing_for().unwrap_or_default());
+        let topics: Vec<String> = holdings.values().map(|holding| holding.topic()).collect();
+        membership.topics.send_if_modified(|subscribed| {
+            let is_other = *subscribed != topics;
+            *subscribed = topics;
+            is_other
+        });
+        for (name, holding) in &holdings {
             let assigned = of(&assignment, &holding.topic());
             let held = holding.partitions();
             let new: BTreeSet<Partition> = assigned.difference(&held).copied().collect();
@@ -75,8 +84,7 @@ fn of(assignment: &Assignment, topic: &str) -> BTreeSet<Partition> {
 
 /// How far the partitions that are this member's have come, by topic: for others to see the lag.
 fn reached(layer: &SpeedLayer, assignment: &Assignment) -> BTreeMap<String, Frontier> {
-    let holdings = layer.holdings.values();
-    let heads = holdings.map(|holding| {
+    let heads = layer.holdings().into_values().map(|holding| {
         let assigned = of(assignment, &holding.topic());
         let head = holding.status().head.unwrap_or_default();
         (holding.topic(), head.iter().filter(|(partition, _)| assigned.contains(partition)).collect())

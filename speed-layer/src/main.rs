@@ -43,22 +43,27 @@ async fn start(
     let storage = resources::storage_to_read(&settings)?;
     let log = Arc::new(resources::kafka(&settings, &clock).await?);
     let published =
-        resources::until_there("the batch layer to publish a catalog", || published::newest(&storage)).await?;
-    let catalog = Arc::new(published.catalog()?);
-    resources::partitions(log.as_ref(), &catalog).await?;
+        resources::until_there("the batch layer to publish a catalog", || published::present(&storage)).await?;
+    let newest = Arc::new(published.newest.catalog()?);
+    resources::partitions(log.as_ref(), &newest).await?;
+    let (_, catalog) = published.answering()?;
     let topics: Vec<&str> = catalog.datasets.values().map(|dataset| dataset.topic.as_str()).collect();
     let leave = supervisor.cancelled().child_token();
     let membership = log.join(&settings.speed.group, &topics, leave.clone())?;
     let context = Context {
         storage,
         log,
-        catalog: catalog.clone(),
+        catalog,
         clock,
         supervisor: supervisor.clone(),
         registry: registry.clone(),
         settings: speed_layer::Settings::of(&settings),
     };
     let layer = SpeedLayer::join(context, membership, settings.speed.linger)?;
+    if published.built.is_some() {
+        layer.take_up(newest);
+    }
+    layer.follow_catalog(published.newest.version);
     let service = Service::new(layer.clone(), door.secret);
     let ready = Arc::new(move || {
         let waiting = |dataset: &String| {
@@ -66,7 +71,7 @@ async fn start(
             let reason = || status.stopped.unwrap_or_else(|| "it has no partitions yet".to_owned());
             status.head.is_none().then(|| format!("dataset `{dataset}`: {}", reason()))
         };
-        catalog.datasets.keys().find_map(waiting)
+        layer.catalog().datasets.keys().find_map(waiting)
     });
     let router = web::probes(ready, registry).merge(service.router());
     web::serve(listener, door.tls, router, &supervisor);

@@ -1,6 +1,9 @@
 //! What the speed layer counts.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use common::speed::Status;
 use prometheus::{
@@ -70,14 +73,16 @@ pub(crate) type Look = Box<dyn Fn() -> Option<(Status, Option<i64>)> + Send + Sy
 
 impl std::fmt::Debug for Standing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Standing").field("datasets", &self.datasets.keys()).finish_non_exhaustive()
+        f.debug_struct("Standing").finish_non_exhaustive()
     }
 }
 
 /// How the datasets stand at the moment that somebody looks: a worker that has failed, or is being rebuilt, would leave
-/// numbers behind that still look fresh.
+/// numbers behind that still look fresh. Clones share the datasets.
+#[derive(Clone)]
 pub(crate) struct Standing {
-    datasets: BTreeMap<String, Look>,
+    datasets: Arc<RwLock<BTreeMap<String, Look>>>,
+    memory_bytes: usize,
     freshness: IntGaugeVec,
     unread: IntGaugeVec,
     stopped: IntGaugeVec,
@@ -85,22 +90,26 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Of `datasets`, each of which may take `memory_bytes`.
-    pub(crate) fn new(datasets: BTreeMap<String, Look>, memory_bytes: usize) -> Result<Self, prometheus::Error> {
-        let memory_limit = gauge(MEMORY_LIMIT, "Bytes of states and tail at which the head stops")?;
-        for dataset in datasets.keys() {
-            memory_limit.with_label_values(&[dataset]).set(i64::try_from(memory_bytes).unwrap_or(i64::MAX));
-        }
+    /// Of no dataset yet, each of which may take `memory_bytes`.
+    pub(crate) fn new(memory_bytes: usize) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            datasets,
+            datasets: Arc::default(),
+            memory_bytes,
             freshness: gauge(
                 FRESHNESS,
                 "Age of the oldest logged event that answers lack, in milliseconds; -1 while it cannot be told",
             )?,
             unread: gauge(UNREAD, "Offsets of the log above the head; -1 while unknown")?,
             stopped: gauge(STOPPED, "Whether the head stands still or there is none")?,
-            memory_limit,
+            memory_limit: gauge(MEMORY_LIMIT, "Bytes of states and tail at which the head stops")?,
         })
+    }
+
+    /// One more dataset.
+    pub(crate) fn add(&self, dataset: String, look: Look) {
+        let bytes = i64::try_from(self.memory_bytes).unwrap_or(i64::MAX);
+        self.memory_limit.with_label_values(&[&dataset]).set(bytes);
+        self.datasets.write().unwrap_or_else(PoisonError::into_inner).insert(dataset, look);
     }
 
     fn gauges(&self) -> [&IntGaugeVec; 4] {
@@ -114,12 +123,19 @@ impl Collector for Standing {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        for (dataset, look) in &self.datasets {
-            let (Some((status, unread)), labels) = (look(), [dataset.as_str()]) else { continue };
+        self.datasets.write().unwrap_or_else(PoisonError::into_inner).retain(|dataset, look| {
+            let labels = [dataset.as_str()];
+            let Some((status, unread)) = look() else {
+                for gauge in self.gauges() {
+                    let _ = gauge.remove_label_values(&labels);
+                }
+                return false;
+            };
             self.freshness.with_label_values(&labels).set(status.freshness_ms.unwrap_or(-1));
             self.unread.with_label_values(&labels).set(unread.unwrap_or(-1));
             self.stopped.with_label_values(&labels).set(i64::from(status.stopped.is_some()));
-        }
+            true
+        });
         self.gauges().into_iter().flat_map(Collector::collect).collect()
     }
 }
@@ -140,7 +156,8 @@ mod tests {
         let registry = Registry::new();
         let looked_at = shared.clone();
         let look: Look = Box::new(move || Some((looked_at.status(), looked_at.unread())));
-        let standing = Standing::new([("sales".to_owned(), look)].into(), 1024).unwrap();
+        let standing = Standing::new(1024).unwrap();
+        standing.add("sales".to_owned(), look);
         registry.register(Box::new(standing)).unwrap();
         let check = |name: &str, is_expected: &dyn Fn(i64) -> bool| {
             let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();

@@ -82,7 +82,7 @@ impl Service {
     }
 
     fn status(&self) -> WorkerStatus {
-        let datasets = self.layer.holdings.iter().map(|(name, holding)| (name.clone(), holding.held()));
+        let datasets = self.layer.holdings().into_iter().map(|(name, holding)| (name, holding.held()));
         WorkerStatus {
             instance: self.instance.clone(),
             datasets: datasets.collect(),

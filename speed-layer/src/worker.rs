@@ -51,7 +51,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Worker {
     context: Arc<Context>,
     dataset: Arc<Dataset>,
-    views: Vec<Arc<View>>,
+    views: Arc<Vec<Arc<View>>>,
     shared: Arc<Shared>,
     metrics: Metrics,
     /// Which partitions it holds; `None` for all.
@@ -78,11 +78,11 @@ impl Worker {
     pub(crate) fn new(
         context: Arc<Context>,
         dataset: Arc<Dataset>,
+        views: Arc<Vec<Arc<View>>>,
         shared: Arc<Shared>,
         metrics: Metrics,
         keep: watch::Receiver<Option<BTreeSet<Partition>>>,
     ) -> Self {
-        let views = context.catalog.views.values().filter(|view| view.dataset.name == dataset.name).cloned().collect();
         Self { context, dataset, views, shared, metrics, keep }
     }
 

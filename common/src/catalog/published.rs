@@ -1,15 +1,25 @@
 //! The catalog in the object store: the batch layer publishes it, version by version, for the other layers.
+//!
+//! A version takes effect by itself, layer by layer: the batch layer builds its views, the speed layer holds their states
+//! beside those of the version before, and the serving layer switches once both have what is new in it. Until then the
+//! version before answers; if it never comes to that, it goes on.
 
-use std::path::Path as Folder;
+use std::{collections::BTreeSet, path::Path as Folder, sync::Arc};
 
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, PutMode, path::Path};
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, Faults, load};
-use crate::storage::{Error, Storage};
+use super::{Catalog, Faults, View, load};
+use crate::{
+    master,
+    storage::{Error, Storage},
+    view::ViewTable,
+};
 
 const FOLDER: &str = "catalog/versions";
+/// So many versions are looked at for one whose views have been built.
+const LOOK_BACK: usize = 16;
 
 /// One version of the catalog, as its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,16 +46,96 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(object_store::Error)
     move |source| Error::Object { action, path, source }
 }
 
-/// The newest version; `None` while there is none.
-pub async fn newest(storage: &Storage) -> Result<Option<Published>, Error> {
+/// Where all versions are, the newest first.
+async fn listed(storage: &Storage) -> Result<Vec<Path>, Error> {
     let folder = Path::from(FOLDER);
     let listed: Vec<_> = storage.objects().list(Some(&folder)).try_collect().await.map_err(failed("list", &folder))?;
-    let Some(newest) = listed.into_iter().map(|object| object.location).max() else { return Ok(None) };
-    let read = async { storage.objects().get(&newest).await?.bytes().await };
-    let text = read.await.map_err(failed("read", &newest))?;
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|error| Error::Corrupt { table: newest.to_string(), detail: error.to_string() })
+    let mut paths: Vec<Path> = listed.into_iter().map(|object| object.location).collect();
+    paths.sort_by(|a, b| b.cmp(a));
+    Ok(paths)
+}
+
+async fn read(storage: &Storage, path: &Path) -> Result<Published, Error> {
+    let read = async { storage.objects().get(path).await?.bytes().await };
+    let text = read.await.map_err(failed("read", path))?;
+    serde_json::from_slice(&text).map_err(|error| Error::Corrupt { table: path.to_string(), detail: error.to_string() })
+}
+
+/// The newest version; `None` while there is none.
+pub async fn newest(storage: &Storage) -> Result<Option<Published>, Error> {
+    newer(storage, 0).await
+}
+
+/// The newest version, if it is above `version`.
+pub async fn newer(storage: &Storage, version: u64) -> Result<Option<Published>, Error> {
+    match listed(storage).await?.first().filter(|&newest| *newest > path(version)) {
+        Some(newest) => read(storage, newest).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What a layer that starts has to know.
+#[derive(Clone, Debug)]
+pub struct Present {
+    /// The newest version.
+    pub newest: Published,
+    /// While its views have not been built: the newest version before it whose views have been.
+    pub built: Option<(Published, Arc<Catalog>)>,
+}
+
+impl Present {
+    /// The version that answers, and its catalog.
+    pub fn answering(&self) -> Result<(u64, Arc<Catalog>), Faults> {
+        match &self.built {
+            Some((built, catalog)) => Ok((built.version, catalog.clone())),
+            None => Ok((self.newest.version, Arc::new(self.newest.catalog()?))),
+        }
+    }
+}
+
+/// The newest version, and the one that answers until its views have been built; `None` while there is none.
+pub async fn present(storage: &Storage) -> Result<Option<Present>, Error> {
+    let paths = listed(storage).await?;
+    let Some(newest) = paths.first() else { return Ok(None) };
+    let mut present = Present { newest: read(storage, newest).await?, built: None };
+    for path in paths.iter().take(LOOK_BACK) {
+        let version = read(storage, path).await?;
+        // What an earlier program took may be faulty for this one.
+        let Ok(catalog) = version.catalog() else { continue };
+        if is_built(storage, catalog.views.values()).await? {
+            if version.version != present.newest.version {
+                present.built = Some((version, Arc::new(catalog)));
+            }
+            break;
+        }
+    }
+    Ok(Some(present))
+}
+
+/// Whether all of `views` that have a schedule have a batch view version, or no event to make one of.
+pub async fn is_built(storage: &Storage, views: impl IntoIterator<Item = &Arc<View>>) -> Result<bool, Error> {
+    let mut without_events = BTreeSet::new();
+    for view in views {
+        if view.refresh.is_none() || without_events.contains(&view.dataset.name) {
+            continue;
+        }
+        let table = ViewTable::new(storage, view)?;
+        if table.table().exists().await? && table.published(&table.table().load(None).await?).await?.is_some() {
+            continue;
+        }
+        let master = master::table(storage, &view.dataset.name)?;
+        if master.exists().await? && !master.load(None).await?.files().is_empty() {
+            return Ok(false);
+        }
+        without_events.insert(view.dataset.name.clone());
+    }
+    Ok(true)
+}
+
+/// Views of `catalog` that are not in `before` as they are.
+pub fn changed(catalog: &Catalog, before: &Catalog) -> Vec<Arc<View>> {
+    let is_as_before = |view: &View| before.views.get(&view.name).is_some_and(|old| old.definition == view.definition);
+    catalog.views.values().filter(|view| !is_as_before(view)).cloned().collect()
 }
 
 /// Publishes `files` as a new version, unless they are the newest one already. Gives that version.
@@ -98,4 +188,79 @@ pub async fn files(
         files.push((path.to_string(), text));
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::storage::table::DataFile;
+
+    const DATASET: &str = "CREATE TABLE sales (store INT NOT NULL);";
+
+    fn files(view: &str) -> Vec<(String, String)> {
+        vec![("sales.sql".to_owned(), format!("{DATASET}{view}"))]
+    }
+
+    fn file() -> DataFile {
+        DataFile { path: "part-1.parquet".to_owned(), size: 6, rows: 1, ranges: BTreeMap::new() }
+    }
+
+    /// Publishes a batch view version of `view`.
+    async fn build(storage: &Storage, catalog: &Catalog, view: &str) {
+        let table = ViewTable::new(storage, &catalog.views[view]).unwrap();
+        let version = crate::view::Published {
+            batch_version: 1,
+            master_version: 1,
+            cut: [(0, 1)].into_iter().collect(),
+            rows: 1,
+            published_at_ms: 0,
+            files: Arc::new(vec![file()]),
+        };
+        table.publish(&table.open().await.unwrap(), &version).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_version_before_answers_until_the_newest_is_built() {
+        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap();
+        let check = async |newest: u64, answering: u64| {
+            let present = present(&storage).await.unwrap().unwrap();
+            assert_eq!((present.newest.version, present.answering().unwrap().0), (newest, answering));
+        };
+        assert!(present(&storage).await.unwrap().is_none());
+        let view = |select: &str| files(&format!("CREATE MATERIALIZED VIEW v AS {select} FROM sales GROUP BY store;"));
+        let first = publish(&storage, &view("SELECT store, count(*) AS n")).await.unwrap();
+        // Without events there is nothing to build.
+        check(1, 1).await;
+        let catalog = first.catalog().unwrap();
+        let master = master::table(&storage, "sales").unwrap();
+        master.ensure(&catalog.datasets["sales"].schema).await.unwrap();
+        let at = master.load(None).await.unwrap();
+        master.commit(&at, &[file()], Vec::new(), &BTreeMap::new(), 0).await.unwrap();
+        // Nothing is built: then it is the newest.
+        check(1, 1).await;
+        build(&storage, &catalog, "v").await;
+        assert_eq!(publish(&storage, &first.files).await.unwrap(), first);
+        let second = publish(&storage, &view("SELECT store, max(store) AS n")).await.unwrap();
+        check(2, 1).await;
+        assert_eq!(newer(&storage, 1).await.unwrap(), Some(second.clone()));
+        assert_eq!(newer(&storage, 2).await.unwrap(), None);
+        // One that is faulty for this program is passed over.
+        publish(&storage, &files("CREATE MATERIALIZED VIEW v AS SELECT 1;")).await.unwrap();
+        publish(&storage, &second.files).await.unwrap();
+        check(4, 1).await;
+        build(&storage, &second.catalog().unwrap(), "v").await;
+        check(4, 4).await;
+        // A view without a schedule is not waited for.
+        let never = "CREATE MATERIALIZED VIEW w WITH (refresh = 'never') AS SELECT count(*) AS n FROM sales;";
+        let text = format!("{}{never}", second.files[0].1);
+        let last = publish(&storage, &[("sales.sql".to_owned(), text)]).await.unwrap();
+        check(last.version, last.version).await;
+        let names = |views: Vec<Arc<View>>| views.iter().map(|view| view.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(changed(&last.catalog().unwrap(), &catalog)), ["v", "w"]);
+        assert_eq!(names(changed(&catalog, &last.catalog().unwrap())), ["v"]);
+    }
 }

@@ -10,6 +10,7 @@
 
 mod apart;
 mod batch;
+mod deploy;
 mod kafka;
 mod lost;
 mod merge;

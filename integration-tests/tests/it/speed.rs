@@ -236,3 +236,52 @@ async fn a_log_out_of_reach_costs_no_state_and_takes_nothing_back() {
     bed.store.spare();
     bed.world.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_view_is_held_as_long_as_it_is_asked_for() {
+    let mut settings = Settings::hasty();
+    settings.speed.let_go_after = Duration::from_millis(300);
+    let mut bed = Bed::start(BY_PRODUCT, settings).await;
+    bed.produce(300).await;
+    bed.check_all("by_product").await;
+
+    let old = bed.catalog.views["by_product"].clone();
+    let changed =
+        format!("{TABLE}{}", BY_PRODUCT.replace("count(*) AS orders", "count(*) AS sold, max(amount) AS most"));
+    let catalog = Arc::new(Catalog::parse(&[("sales.sql".to_owned(), changed)]).unwrap());
+    bed.world.speed.take_up(catalog.clone());
+    bed.world.speed.follow_catalog(0);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        bed.produce(20).await;
+        bed.check_all("by_product").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    bed.world.engine = bed.world.engine.succeeded_by(catalog.clone()).await.unwrap();
+    bed.catalog = catalog;
+    let request = common::speed::Request {
+        dataset: "sales".to_owned(),
+        partitions: [0, 1].into(),
+        views: vec![common::speed::ViewRequest {
+            view: old.name.clone(),
+            definition: old.definition.clone(),
+            cuts: vec![Frontier::default()],
+        }],
+        allow_partial: false,
+    };
+    let began = Instant::now();
+    let mut last = Frontier::default();
+    while began.elapsed() < Duration::from_secs(6) {
+        bed.produce(20).await;
+        // Not to the end: what is there is answered, and never less than before.
+        let stamp = bed.check("by_product", &Options::default()).await;
+        assert!(stamp.head["sales"].covers(&last), "time went back: {last} and then {}", stamp.head["sales"]);
+        last = stamp.head["sales"].clone();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let gone = bed.world.speed.freeze(&request).await;
+    assert!(matches!(gone, Err(common::speed::Error::NoCut { .. })), "{gone:?}");
+    bed.check_all("by_product").await;
+    bed.world.stop().await.unwrap();
+}

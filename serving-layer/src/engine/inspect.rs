@@ -126,6 +126,15 @@ impl Engine {
         Ok(letters)
     }
 
+    /// `Ok` once each of `views` can be answered; else the reason of one that cannot.
+    pub(crate) async fn answers(&self, views: &[Arc<View>]) -> Result<(), String> {
+        for view in views {
+            let frame = self.frame(&BTreeSet::from([view.name.clone()]), &Options::default()).await;
+            frame.map_err(|error| format!("view `{}`: {}", view.name, common::fault::chain(&error)))?;
+        }
+        Ok(())
+    }
+
     /// `Ok` once every view of the catalog can be answered; else the reasons.
     pub async fn ready(&self) -> Result<(), Vec<String>> {
         let mut reasons = BTreeSet::new();

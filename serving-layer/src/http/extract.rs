@@ -2,14 +2,14 @@
 
 use axum::{
     body::{Body, BodyDataStream, Bytes},
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    extract::{FromRef, FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, header, request::Parts},
 };
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Context,
+    Context, Current,
     problem::{Kind, Problem},
 };
 
@@ -50,16 +50,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
 #[derive(Debug)]
 pub(super) struct Whole(pub(super) Bytes);
 
-impl FromRequest<Context> for Whole {
+impl FromRequest<Current> for Whole {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, context: &Context) -> Result<Self, Problem> {
+    async fn from_request(request: Request, current: &Current) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
             let detail = format!("the body is encoded as `{}`", String::from_utf8_lossy(encoding.as_bytes()));
             return Err(Problem::new(Kind::MediaType, detail).hint("send it as it is, without `content-encoding`"));
         }
-        read(&parts.headers, body, context.body_bytes_max).await.map(Self)
+        read(&parts.headers, body, Context::from_ref(current).body_bytes_max).await.map(Self)
     }
 }
 
@@ -67,10 +67,10 @@ impl FromRequest<Context> for Whole {
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<Context> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<Current> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, context: &Context) -> Result<Self, Problem> {
+    async fn from_request(request: Request, current: &Current) -> Result<Self, Problem> {
         let content_type = content_type(request.headers());
         if content_type != "application/json" && !content_type.ends_with("+json") {
             let detail = match content_type.as_str() {
@@ -79,7 +79,7 @@ impl<T: DeserializeOwned> FromRequest<Context> for Json<T> {
             };
             return Err(Problem::new(Kind::MediaType, detail));
         }
-        let Whole(body) = Whole::from_request(request, context).await?;
+        let Whole(body) = Whole::from_request(request, current).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             Problem::bad_request(format!("the body cannot be used: {error}"))
                 .member("line", error.line())

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -38,8 +38,8 @@ const READ_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct RemoteSpeed {
     workers: Arc<Workers>,
-    /// By dataset, how many partitions its topic has.
-    partitions: BTreeMap<String, Partition>,
+    /// By dataset, how many partitions its topic has; of datasets that came later, once they have been asked for.
+    partitions: RwLock<BTreeMap<String, Partition>>,
     memory: Mutex<Memory>,
 }
 
@@ -68,7 +68,7 @@ impl RemoteSpeed {
         supervisor: &Supervisor,
     ) -> Arc<Self> {
         let workers = Workers::follow(addresses, connect, supervisor).await;
-        Arc::new(Self { workers, partitions, memory: Mutex::default() })
+        Arc::new(Self { workers, partitions: RwLock::new(partitions), memory: Mutex::default() })
     }
 
     /// One owner for each partition: the one before while it is there, else the one that has come farthest.
@@ -100,6 +100,10 @@ impl RemoteSpeed {
             }
         }
         plan
+    }
+
+    fn counts<T>(&self, look: impl FnOnce(&BTreeMap<String, Partition>) -> T) -> T {
+        look(&self.partitions.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn try_freeze(&self, request: &Request) -> Result<Frozen, Error> {
@@ -188,6 +192,11 @@ impl PartStates for RemoteStates {
 #[async_trait]
 impl SpeedLayer for RemoteSpeed {
     async fn freeze(&self, request: &Request) -> Result<Frozen, Error> {
+        if self.counts(|counts| !counts.contains_key(&request.dataset)) {
+            let count = request.partitions.last().map_or(0, |last| last + 1);
+            let mut counts = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+            counts.insert(request.dataset.clone(), count);
+        }
         let deadline = Instant::now() + PATIENCE;
         // Only answers from before this one was asked for: those that are asked at once have no order.
         let before = self.answered(&request.dataset);
@@ -241,7 +250,7 @@ impl SpeedLayer for RemoteSpeed {
     }
 
     fn status(&self, dataset: &str) -> Status {
-        let count = self.partitions.get(dataset).copied().unwrap_or_default();
+        let count = self.counts(|counts| counts.get(dataset).copied()).unwrap_or_default();
         let wanted: BTreeSet<Partition> = (0..count).collect();
         let mut head = Frontier::default();
         let (mut ages, mut stopped) = (Vec::new(), None);

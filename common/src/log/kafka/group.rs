@@ -47,7 +47,8 @@ impl Kafka {
         self.settings.unless_given(&mut config, &["heartbeat.interval.ms"], "1000");
         let assigned = watch::Sender::new(Assignment::new());
         let (reached, committing) = watch::channel(BTreeMap::new());
-        let membership = Membership { assigned: assigned.subscribe(), reached };
+        let (topics_sender, subscribed) = watch::channel(topics.iter().map(|&topic| topic.to_owned()).collect());
+        let membership = Membership { assigned: assigned.subscribe(), reached, topics: topics_sender };
         let member = Member { inner: Listener::default(), assigned };
         let consumer = BaseConsumer::from_config_and_context(&config, member).map_err(failed)?;
         consumer.subscribe(topics).map_err(failed)?;
@@ -58,20 +59,32 @@ impl Kafka {
             leave.cancelled().await;
             stopping.store(true, Ordering::Relaxed);
         });
-        let run = move || run(&consumer, &committing, &stop);
+        let run = move || run(&consumer, &committing, subscribed, &stop);
         let started = std::thread::Builder::new().name("kafka-group".to_owned()).spawn(run);
         started.map_err(|error| failed(KafkaError::ClientCreation(error.to_string())))?;
         Ok(membership)
     }
 }
 
-fn run(consumer: &BaseConsumer<Member>, reached: &watch::Receiver<BTreeMap<String, Frontier>>, stop: &AtomicBool) {
+fn run(
+    consumer: &BaseConsumer<Member>,
+    reached: &watch::Receiver<BTreeMap<String, Frontier>>,
+    mut topics: watch::Receiver<Vec<String>>,
+    stop: &AtomicBool,
+) {
     let mut committed = Instant::now();
     // Closed, the other half of the membership has been dropped.
     while !stop.load(Ordering::Relaxed) && reached.has_changed().is_ok() {
         // What is fetched before a partition is paused is of no use.
         if let Some(Err(error)) = consumer.poll(POLL) {
             tracing::debug!("kafka group: {error}");
+        }
+        if topics.has_changed().unwrap_or(false) {
+            let topics = topics.borrow_and_update().clone();
+            let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+            if let Err(error) = consumer.subscribe(&topics) {
+                tracing::warn!("kafka group: could not subscribe to {topics:?}: {error}");
+            }
         }
         if committed.elapsed() >= COMMIT_EVERY {
             committed = Instant::now();

@@ -1,0 +1,134 @@
+//! Takes a changed catalog up while the layer runs: new files that can be used are published for the other layers and
+//! worked by; what cannot be used is told, and changes nothing.
+//!
+//! Files are taken once two looks, shortly after one another, have found the same: nobody writes a folder at one instant.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+
+use common::{
+    catalog::{Catalog, published},
+    fault::chain,
+    process::Failure,
+    resources,
+};
+
+use crate::BatchLayer;
+
+/// Files that have changed are looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Where the catalog's files come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// A folder, or the address of one in an object store.
+    pub place: String,
+    /// Options of that object store.
+    pub options: BTreeMap<String, String>,
+    /// How often it is looked at.
+    pub every: Duration,
+}
+
+impl Source {
+    /// What the program's settings say.
+    pub fn of(settings: &common::settings::Settings) -> Self {
+        let (place, options) = (settings.catalog.clone(), settings.store.options.clone());
+        Self { place, options, every: settings.batch.catalog_every }
+    }
+
+    /// The files that are there now, by name.
+    pub async fn files(&self) -> Result<Vec<(String, String)>, Failure> {
+        published::files(&self.place, &self.options).await
+    }
+}
+
+/// Publishes the files that `layer` has been started with, and follows their source, if there is one, from then on.
+pub async fn follow(
+    layer: Arc<BatchLayer>,
+    source: Option<Source>,
+    files: Vec<(String, String)>,
+) -> Result<(), Failure> {
+    if let Some(before) = publish(&layer, &files).await? {
+        layer.keep_up(&before);
+    }
+    let Some(source) = source else { return Ok(()) };
+    let supervisor = layer.context.supervisor.clone();
+    let cancelled = supervisor.cancelled();
+    let mut deploy = Deploy { layer, source, taken: files, seen: None, told: None };
+    supervisor.spawn("batch layer's view of the catalog", async move {
+        let every = deploy.source.every;
+        let mut wait = every;
+        loop {
+            tokio::select! {
+                () = cancelled.cancelled() => return Ok::<(), Infallible>(()),
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = if deploy.look().await { every.min(LOOK_AGAIN) } else { every };
+        }
+    });
+    Ok(())
+}
+
+/// Publishes files. Gives the catalog that answers until their views have been built.
+async fn publish(layer: &BatchLayer, files: &[(String, String)]) -> Result<Option<Arc<Catalog>>, Failure> {
+    let storage = &layer.context.storage;
+    let published = published::publish(storage, files).await?;
+    tracing::info!(version = published.version, "catalog is published");
+    let present = published::present(storage).await?;
+    Ok(present.and_then(|present| present.built).map(|(_, before)| before))
+}
+
+struct Deploy {
+    layer: Arc<BatchLayer>,
+    source: Source,
+    /// The files that are in force.
+    taken: Vec<(String, String)>,
+    /// Other ones, as the last look found them.
+    seen: Option<Vec<(String, String)>>,
+    /// What the last look told.
+    told: Option<String>,
+}
+
+impl Deploy {
+    /// Whether there is something to look at again soon.
+    async fn look(&mut self) -> bool {
+        match self.take().await {
+            Ok(is_changing) => {
+                self.told = if is_changing { self.told.take() } else { None };
+                is_changing
+            }
+            Err(error) => {
+                self.layer.metrics.catalog_refusals.inc();
+                let reason = chain(error.as_ref());
+                if self.told.as_ref() != Some(&reason) {
+                    let place = &self.source.place;
+                    tracing::warn!("the catalog in `{place}` is not taken up, the one before stays in force: {reason}");
+                    self.told = Some(reason);
+                }
+                false
+            }
+        }
+    }
+
+    /// Takes the files up, if they are other ones than before. Whether they have changed since the last look.
+    async fn take(&mut self) -> Result<bool, Failure> {
+        let files = self.source.files().await?;
+        if files == self.taken {
+            self.seen = None;
+            return Ok(false);
+        }
+        if self.seen.as_ref() != Some(&files) {
+            self.seen = Some(files);
+            return Ok(true);
+        }
+        let catalog = Arc::new(Catalog::parse(&files)?);
+        self.layer.check(&catalog).await?;
+        resources::partitions(self.layer.context.log.as_ref(), &catalog).await?;
+        let before = publish(&self.layer, &files).await?;
+        self.layer.take_up(catalog).await;
+        if let Some(before) = before {
+            self.layer.keep_up(&before);
+        }
+        self.taken = files;
+        Ok(false)
+    }
+}
