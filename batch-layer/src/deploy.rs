@@ -8,8 +8,11 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration}
 use common::{
     catalog::{Catalog, published},
     fault::chain,
+    master,
     process::Failure,
     resources,
+    storage::{self, Storage},
+    view::ViewTable,
 };
 
 use crate::BatchLayer;
@@ -47,7 +50,8 @@ pub async fn follow(
     source: Option<Source>,
     files: Vec<(String, String)>,
 ) -> Result<(), Failure> {
-    if let Some(before) = publish(&layer, &files).await? {
+    let catalog = layer.at_work().catalog;
+    if let Some(before) = publish(&layer, &catalog, &files).await? {
         layer.keep_up(&before);
     }
     let Some(source) = source else { return Ok(()) };
@@ -69,12 +73,29 @@ pub async fn follow(
 }
 
 /// Publishes files. Gives the catalog that answers until their views have been built.
-async fn publish(layer: &BatchLayer, files: &[(String, String)]) -> Result<Option<Arc<Catalog>>, Failure> {
+async fn publish(
+    layer: &BatchLayer,
+    catalog: &Catalog,
+    files: &[(String, String)],
+) -> Result<Option<Arc<Catalog>>, Failure> {
     let storage = &layer.context.storage;
+    create_tables(storage, catalog).await?;
     let published = published::publish(storage, files).await?;
     tracing::info!(version = published.version, "catalog is published");
     let present = published::present(storage).await?;
     Ok(present.and_then(|present| present.built).map(|(_, before)| before))
+}
+
+/// The other layers may be allowed to read only: what they open must be there, also where nothing is in it yet.
+async fn create_tables(storage: &Storage, catalog: &Catalog) -> Result<(), storage::Error> {
+    for dataset in catalog.datasets.values() {
+        master::table(storage, &dataset.name)?.ensure(&dataset.schema).await?;
+        master::dead_letters(storage, &dataset.name)?.ensure(&master::dead_letters_schema()).await?;
+    }
+    for view in catalog.views.values() {
+        ViewTable::new(storage, view)?.open().await?;
+    }
+    Ok(())
 }
 
 struct Deploy {
@@ -123,7 +144,7 @@ impl Deploy {
         let catalog = Arc::new(Catalog::parse(&files)?);
         self.layer.check(&catalog).await?;
         resources::partitions(self.layer.context.log.as_ref(), &catalog).await?;
-        let before = publish(&self.layer, &files).await?;
+        let before = publish(&self.layer, &catalog, &files).await?;
         self.layer.take_up(catalog).await;
         if let Some(before) = before {
             self.layer.keep_up(&before);

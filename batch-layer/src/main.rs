@@ -7,13 +7,10 @@ use clap::Parser;
 use common::{
     catalog::Catalog,
     clock::{Clock, System},
-    master,
     process::{self, Failure, Runtimes},
     resources,
     settings::Settings,
-    storage::{self, Storage},
     supervisor::Supervisor,
-    view::ViewTable,
     web,
 };
 
@@ -52,7 +49,7 @@ async fn start(
     let batch = BatchLayer::start(batch_layer::Context {
         storage,
         log,
-        catalog: catalog.clone(),
+        catalog,
         clock,
         supervisor: supervisor.clone(),
         registry: registry.clone(),
@@ -60,23 +57,10 @@ async fn start(
         settings: How::of(&settings, owner),
     })
     .await?;
-    create_tables(&storage, &catalog).await?;
     // Only now: a dataset that has changed is refused above, and no other layer must take it up.
     deploy::follow(batch.clone(), Some(source), files).await?;
     let router = web::probes(Arc::new(|| None), registry).merge(service::router(batch, door.secret));
     web::serve(listener, door.tls, router, &supervisor);
     tracing::info!("batch layer answers at {listen}");
     Ok(async {})
-}
-
-/// The other layers may be allowed to read only: what they open must be there, also where nothing is in it yet.
-async fn create_tables(storage: &Storage, catalog: &Catalog) -> Result<(), storage::Error> {
-    for dataset in catalog.datasets.values() {
-        master::table(storage, &dataset.name)?.ensure(&dataset.schema).await?;
-        master::dead_letters(storage, &dataset.name)?.ensure(&master::dead_letters_schema()).await?;
-    }
-    for view in catalog.views.values() {
-        ViewTable::new(storage, view)?.open().await?;
-    }
-    Ok(())
 }
