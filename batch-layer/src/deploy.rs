@@ -50,7 +50,8 @@ pub async fn follow(
     source: Option<Source>,
     files: Vec<(String, String)>,
 ) -> Result<(), Failure> {
-    if let Some(before) = publish(&layer, &files).await? {
+    let catalog = layer.at_work().catalog;
+    if let Some(before) = publish(&layer, &catalog, &files).await? {
         layer.keep_up(&before);
     }
     let Some(source) = source else { return Ok(()) };
@@ -72,9 +73,13 @@ pub async fn follow(
 }
 
 /// Publishes files. Gives the catalog that answers until their views have been built.
-async fn publish(layer: &BatchLayer, files: &[(String, String)]) -> Result<Option<Arc<Catalog>>, Failure> {
+async fn publish(
+    layer: &BatchLayer,
+    catalog: &Catalog,
+    files: &[(String, String)],
+) -> Result<Option<Arc<Catalog>>, Failure> {
     let storage = &layer.context.storage;
-    create_tables(storage, &Catalog::parse(files)?).await?;
+    create_tables(storage, catalog).await?;
     let published = published::publish(storage, files).await?;
     tracing::info!(version = published.version, "catalog is published");
     let present = published::present(storage).await?;
@@ -139,7 +144,7 @@ impl Deploy {
         let catalog = Arc::new(Catalog::parse(&files)?);
         self.layer.check(&catalog).await?;
         resources::partitions(self.layer.context.log.as_ref(), &catalog).await?;
-        let before = publish(&self.layer, &files).await?;
+        let before = publish(&self.layer, &catalog, &files).await?;
         self.layer.take_up(catalog).await;
         if let Some(before) = before {
             self.layer.keep_up(&before);
