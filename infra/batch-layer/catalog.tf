@@ -1,6 +1,6 @@
-# The catalog's SQL files, as objects that the batch layer reads when it starts. A change of a file is a change of an
-# object and of nothing else: no new task definition, no other layer's plan. It takes effect when the tasks are started
-# again: the batch layer then publishes the catalog, and the others take up what is published.
+# The catalog's SQL files, as objects that the batch layer looks at again and again. A change of a file is a change of an
+# object and of nothing else: no new task definition, no other layer's plan. The batch layer publishes what has changed,
+# and the others take up what is published.
 
 resource "aws_s3_object" "catalog" {
   for_each = fileset(var.catalog, "*.sql")
