@@ -15,6 +15,7 @@ use common::{
     position::Frontier,
 };
 use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     oracle::{Event, read_log},
@@ -27,7 +28,10 @@ use crate::{
 };
 
 /// How long anything may take that must come about.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// One cluster at a time: each is a dozen processes, and two of them on a small machine are in each other's way.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// One process of a cluster.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ pub struct Member {
 /// All processes of a deployment, and what they use.
 #[derive(Debug)]
 pub struct Cluster {
+    _turn: MutexGuard<'static, ()>,
     folder: tempfile::TempDir,
     broker: Kafka,
     store: S3,
@@ -60,6 +65,7 @@ impl Cluster {
     /// Starts a batch layer, a worker for each of `groups` (members of one group share the partitions), and so many
     /// serving replicas.
     pub async fn start(groups: &[&str], replicas: usize) -> Result<Self> {
+        let turn = TURN.lock().await;
         let (broker, store) = (Kafka::start()?, S3::start()?);
         let folder = tempfile::tempdir()?;
         let catalog = folder.path().join("catalog");
@@ -96,7 +102,7 @@ impl Cluster {
         for _ in 0..replicas {
             members.push(member("serving-layer", &file, &[])?);
         }
-        let mut cluster = Self { folder, broker, store, members };
+        let mut cluster = Self { _turn: turn, folder, broker, store, members };
         for place in 0..cluster.members.len() {
             cluster.run(place)?;
         }

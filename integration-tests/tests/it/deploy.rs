@@ -17,7 +17,7 @@ use integration_tests::{
 };
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 const BEFORE: &str = "CREATE MATERIALIZED VIEW changing WITH (refresh = '1 second') AS
 SELECT store, count(*) AS orders FROM sales GROUP BY store;";
 const AFTER: &str = "CREATE MATERIALIZED VIEW changing WITH (refresh = '1 second') AS
