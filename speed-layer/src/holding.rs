@@ -286,9 +286,7 @@ impl Holding {
     /// How far all workers have come together.
     fn head(&self) -> Frontier {
         let mut head = Frontier::default();
-        for held in self.workers() {
-            head.join(&held.shared.head().borrow());
-        }
+        self.sets().iter().for_each(|set| head.join(&set.head()));
         head
     }
 

@@ -2,7 +2,7 @@
 //! runs it, on one port. What is said is in [`common::speed::wire`].
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -47,7 +47,8 @@ pub struct Service {
     instance: String,
     leaving: AtomicBool,
     next: AtomicU64,
-    frozen: Mutex<HashMap<u64, Kept>>,
+    /// By id, and so in the order of age.
+    frozen: Mutex<BTreeMap<u64, Kept>>,
 }
 
 /// What was frozen for one query.
@@ -111,7 +112,9 @@ impl Service {
         };
         let now = Instant::now();
         let mut frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
-        frozen.retain(|_, kept| now - kept.at < wire::KEPT);
+        while frozen.first_entry().is_some_and(|oldest| now - oldest.get().at >= wire::KEPT) {
+            frozen.pop_first();
+        }
         frozen.insert(id, Kept { at: now, views: part.views });
         Ok(answer)
     }
