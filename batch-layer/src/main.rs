@@ -36,7 +36,7 @@ async fn start(
     runtimes: Runtimes,
 ) -> Result<impl Future<Output = ()>, Failure> {
     let door = settings.back_door(listen)?;
-    let listener = web::bind(listen).await.map_err(|error| format!("could not listen at `{listen}`: {error}"))?;
+    let listener = web::bind(listen).await?;
     let registry = prometheus::Registry::new();
     let clock: Arc<dyn Clock> = Arc::new(System);
     let source = deploy::Source::of(&settings);

@@ -18,7 +18,7 @@ use crate::supervisor::Supervisor;
 
 mod listen;
 
-pub use listen::{Peer, bind};
+pub use listen::{Peer, Unbound, bind};
 
 /// How long requests may go on once the server has been told to stop.
 const GRACE: Duration = Duration::from_secs(10);

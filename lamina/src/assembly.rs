@@ -59,9 +59,7 @@ pub async fn start(
     let clock: Arc<dyn Clock> = Arc::new(System);
     let registry = prometheus::Registry::new();
     // The address first: what is taken already should not cost a start.
-    let listener = web::bind(listen)
-        .await
-        .with_context(|| format!("could not listen at `{listen}`: choose another address with --listen"))?;
+    let listener = web::bind(listen).await?;
     let address = listener.local_addr()?;
     let storage = resources::storage(settings).await.map_err(anyhow::Error::from_boxed)?;
     let log = resources::log(settings, &clock).await.map_err(anyhow::Error::from_boxed)?;

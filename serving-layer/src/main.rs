@@ -49,7 +49,7 @@ async fn start(
             settings.serving.batch
         )
     })?;
-    let listener = web::bind(listen).await.map_err(|error| format!("could not listen at `{listen}`: {error}"))?;
+    let listener = web::bind(listen).await?;
     let registry = prometheus::Registry::new();
     let clock: Arc<dyn Clock> = Arc::new(System);
     let storage = resources::storage_to_read(&settings)?;

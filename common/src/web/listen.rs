@@ -100,7 +100,15 @@ impl Listener for Tls {
     }
 }
 
+/// An address that cannot be listened at.
+#[derive(Debug, thiserror::Error)]
+#[error("could not listen at `{address}`: choose another address with --listen")]
+pub struct Unbound {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
 /// Binds an address; the port 0 means any that is free.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Unbound> {
+    TcpListener::bind(address).await.map_err(|source| Unbound { address, source })
 }
