@@ -64,7 +64,8 @@ async fn main() -> Result<()> {
 
     heading("Queries over HTTP on view A");
     queries::measure(&lamina.url, "0%").await?;
-    queries::throughput(&lamina.url).await?;
+    let lookups = queries::throughput(&[&lamina.url]).await?;
+    line(&format!("key lookups by {} clients", queries::CLIENTS), &format!("{lookups} /s"), "2000 /s");
     queries::touch(&lamina.url, 0..10_000).await?;
     queries::measure(&lamina.url, "1%").await?;
     queries::touch(&lamina.url, 10_000..100_000).await?;

@@ -4,18 +4,20 @@ use common::position::Frontier;
 use integration_tests::apart::{Cluster, under_fire};
 use serde_json::{Value, json};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_layer_is_upgraded_while_it_is_used() {
-    // Two workers of one group: partitions move between them.
-    let mut cluster = Cluster::start(&["a", "a"], 2).await.unwrap();
+/// Stops and starts the members at `places`, one after the other and with one more line in their settings, while clients
+/// ask: no query is refused, and every answer is right.
+async fn upgraded_in_turn(mut cluster: Cluster, places: &[usize], setting: Option<&str>) {
     for place in 0..cluster.members.len() {
         cluster.ready(place).await.unwrap();
     }
     let users = cluster.users(2);
     cluster.more(&users.traffic, 100).await.unwrap();
     let before = users.traffic.unavailable();
-    for place in 0..cluster.members.len() {
+    for &place in places {
         cluster.stop(place).await.unwrap();
+        if let Some(line) = setting {
+            cluster.set(place, line).unwrap();
+        }
         cluster.run(place).unwrap();
         cluster.ready(place).await.unwrap();
         cluster.more(&users.traffic, 50).await.unwrap();
@@ -24,6 +26,24 @@ async fn every_layer_is_upgraded_while_it_is_used() {
     assert_eq!(refused, 0, "queries failed: {}\n{}", users.traffic.last_refusal(), cluster.said());
     let outcome = cluster.check(users).await.unwrap();
     println!("{outcome:?}");
+}
+
+/// Two workers of one group: partitions move between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_layer_is_upgraded_while_it_is_used() {
+    let cluster = Cluster::start(&["a", "a"], 2).await.unwrap();
+    let places: Vec<usize> = (0..cluster.members.len()).collect();
+    upgraded_in_turn(cluster, &places, None).await;
+}
+
+/// A raised format of states: the new one is built up beside the old one, which goes on until nobody asks for it. With
+/// two groups each partition has an owner of either kind meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn states_of_another_format_take_over() {
+    let cluster = Cluster::start(&["a", "b"], 2).await.unwrap();
+    let (batch, group_a, group_b, replicas) = (0, 1, 2, [3, 4]);
+    let places = [batch, group_b, replicas[0], replicas[1], group_a];
+    upgraded_in_turn(cluster, &places, Some("state_format = 2")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,31 +51,6 @@ async fn under_fire_ten_times() {
     let outcome = under_fire(1, 10, |line| println!("{line}")).await.unwrap();
     println!("{outcome:?}");
     assert!(outcome.answers > 100 && outcome.dead > 0, "{outcome:?}");
-}
-
-/// A raised format of states: the new one is built up beside the old one, which goes on until nobody asks for it. With
-/// two groups each partition has an owner of either kind meanwhile.
-#[tokio::test(flavor = "multi_thread")]
-async fn states_of_another_format_take_over() {
-    let mut cluster = Cluster::start(&["a", "b"], 2).await.unwrap();
-    for place in 0..cluster.members.len() {
-        cluster.ready(place).await.unwrap();
-    }
-    let users = cluster.users(2);
-    cluster.more(&users.traffic, 100).await.unwrap();
-    let before = users.traffic.unavailable();
-    let (batch, group_a, group_b, replicas) = (0, 1, 2, [3, 4]);
-    for place in [batch, group_b, replicas[0], replicas[1], group_a] {
-        cluster.stop(place).await.unwrap();
-        cluster.set(place, "state_format = 2").unwrap();
-        cluster.run(place).unwrap();
-        cluster.ready(place).await.unwrap();
-        cluster.more(&users.traffic, 50).await.unwrap();
-    }
-    let refused = users.traffic.unavailable() - before;
-    assert_eq!(refused, 0, "queries failed: {}\n{}", users.traffic.last_refusal(), cluster.said());
-    let outcome = cluster.check(users).await.unwrap();
-    println!("{outcome:?}");
 }
 
 /// What can be answered while a layer is down is; the rest says what is missing.
