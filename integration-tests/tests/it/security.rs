@@ -450,9 +450,6 @@ fn what_is_too_much() -> Vec<(String, End)> {
     cases
 }
 
-/// How long anything may take that must come about.
-const DEADLINE: Duration = Duration::from_secs(60);
-
 async fn hostile_sql() {
     use End::{Harmless, Refused, Stopped};
     let time = Duration::from_secs(2);
@@ -481,20 +478,14 @@ async fn hostile_sql() {
                 body.to_string().chars().take(300).collect::<String>()
             ));
         }
-        if took > DEADLINE {
+        if took > time + Duration::from_secs(8) {
             faults.push(format!("took {took:?}: {shown}"));
         }
-        // The next one is answered, and right: nothing is left at work. A busy machine may take longer than one query may.
+        // The next one is answered, right and at once: nothing is left at work.
         let began = Instant::now();
-        loop {
-            let (status, body) = bed.sql("SELECT sum(n) AS n FROM per_product", None).await;
-            if status == 200 && body["rows"] == json!([{"n": SALES}]) {
-                break;
-            }
-            if status != 503 || began.elapsed() > DEADLINE {
-                faults.push(format!("after it {status} in {:?}: {shown}: {body}", began.elapsed()));
-                break;
-            }
+        let (status, body) = bed.sql("SELECT sum(n) AS n FROM per_product", None).await;
+        if status != 200 || body["rows"] != json!([{"n": SALES}]) || began.elapsed() > Duration::from_secs(5) {
+            faults.push(format!("after it {status} in {:?}: {shown}: {body}", began.elapsed()));
         }
     }
     assert_eq!(faults, [""; 0], "{faults:#?}");
