@@ -196,6 +196,8 @@ fn body(
             Ok(()) => Some((Ok(text.into()), (!over).then_some((writer, None, rows, used)))),
             Err(error) => {
                 tracing::warn!("an answer broke off: {error}");
+                // A connection that ends keeps what it has not sent to itself: the parts before go out first.
+                tokio::task::yield_now().await;
                 Some((Err(error), None))
             }
         }
@@ -361,6 +363,24 @@ mod tests {
             let late = respond(answer(&[Some(&[1]), Some(&[2]), None]), format, work()).await.unwrap();
             assert!(late.status().is_success());
             to_bytes(late.into_body(), usize::MAX).await.unwrap_err();
+        }
+    }
+
+    /// Over a connection the head must come, however soon the failure: without it a client could not tell an answer that
+    /// broke off from a server that is gone.
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_at_once_has_a_head() {
+        let route = axum::routing::get(|| async {
+            respond(answer(&[Some(&[1]), None]), Format::Csv, Work::for_tests(Limits::default())).await.unwrap()
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, axum::Router::new().route("/", route)).await });
+        for _ in 0..20 {
+            let response = reqwest::get(&url).await.unwrap();
+            assert!(response.status().is_success());
+            response.bytes().await.unwrap_err();
         }
     }
 
