@@ -1,10 +1,12 @@
 //! Store and log, opened as the settings say.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
+    catalog::Catalog,
     clock::Clock,
     log::{self, Log, embedded::Embedded, kafka::Kafka},
+    position::Partition,
     process::Failure,
     settings::Settings,
     storage::{self, Storage},
@@ -73,11 +75,8 @@ where
 }
 
 /// A topic's partitions by dataset; topics that are missing are created.
-pub async fn partitions(
-    log: &dyn Log,
-    catalog: &crate::catalog::Catalog,
-) -> Result<std::collections::BTreeMap<String, crate::position::Partition>, log::Error> {
-    let mut partitions = std::collections::BTreeMap::new();
+pub async fn partitions(log: &dyn Log, catalog: &Catalog) -> Result<BTreeMap<String, Partition>, log::Error> {
+    let mut partitions = BTreeMap::new();
     for dataset in catalog.datasets.values() {
         let count = log.ensure_topic(&dataset.topic, dataset.partitions).await?;
         partitions.insert(dataset.name.clone(), count);

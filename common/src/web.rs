@@ -6,11 +6,11 @@ use axum::{
     Json, Router,
     extract::connect_info::Connected,
     http::{StatusCode, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::get,
     serve::{IncomingStream, Listener},
 };
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::rustls::ServerConfig;
 
@@ -71,16 +71,18 @@ pub fn probes(ready: Ready, registry: Registry) -> Router {
         }
     };
     let metrics = move || async move {
-        let mut text = Vec::new();
-        match TextEncoder::new().encode(&registry.gather(), &mut text) {
-            Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-        }
+        metrics(&registry).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     };
     Router::new()
         .route("/healthz", get(|| async { Json(serde_json::json!({"status": "ok"})) }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+}
+
+/// All metrics, in Prometheus' text format.
+pub fn metrics(registry: &Registry) -> Result<Response, prometheus::Error> {
+    let text = TextEncoder::new().encode_to_string(&registry.gather())?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
 /// Asks the program at `address` for its health, over HTTP by hand: a container's check should need nothing else.

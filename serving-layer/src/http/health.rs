@@ -1,13 +1,7 @@
 //! Health and metrics.
 
-use axum::{
-    Json,
-    extract::State,
-    http::header,
-    response::{IntoResponse, Response},
-};
-use common::access::Role;
-use prometheus::TextEncoder;
+use axum::{Json, extract::State, response::Response};
+use common::{access::Role, web};
 
 use super::{
     Context,
@@ -52,7 +46,6 @@ pub(super) async fn readyz(
     responses((status = 200, description = "All metrics", body = String, content_type = "text/plain"))
 )]
 pub(super) async fn metrics(State(context): State<Context>) -> Result<Response, Problem> {
-    let text = TextEncoder::new().encode_to_string(&context.registry.gather());
-    let text = text.map_err(|error| Problem::new(Kind::Internal, format!("could not write the metrics: {error}")))?;
-    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+    web::metrics(&context.registry)
+        .map_err(|error| Problem::new(Kind::Internal, format!("could not write the metrics: {error}")))
 }
