@@ -27,6 +27,7 @@ use crate::{Context, metrics::Metrics, retry::Retry};
 
 mod batch;
 mod commit;
+mod merge;
 
 use batch::Batch;
 

@@ -63,6 +63,8 @@ pub struct Settings {
     pub flush_bytes: usize,
     /// or its first event has waited this long.
     pub flush_age: Duration,
+    /// So many files of the master dataset that are about as large as one another are merged into one.
+    pub merge_files: usize,
     /// A recompute may use this many bytes, and spills to disk beyond.
     pub memory_bytes: usize,
     /// Into how many parts a recompute is split, to run side by side.
@@ -98,6 +100,7 @@ impl Default for Settings {
             flush_rows: 500_000,
             flush_bytes: 64 << 20,
             flush_age: Duration::from_secs(5),
+            merge_files: 16,
             memory_bytes: 2 << 30,
             parallelism: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             retention: Duration::from_secs(1800),

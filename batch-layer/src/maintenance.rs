@@ -1,13 +1,17 @@
-//! Deletes what nobody can read any more: files of replaced batch view versions, those that a writer left behind without
-//! a commit, and the oldest job records.
+//! Deletes what nobody can read any more: files of replaced batch view versions, tables of definitions that are not in
+//! force, those that a writer left behind without a commit, and the oldest job records.
 //!
-//! The master dataset and its dead letters are never touched: they are the ground state, and append-only.
+//! The master dataset and its dead letters are the ground state: no event of theirs is ever deleted. What goes are files
+//! whose events are in a larger one, a week after they were merged, so that other engines may read old versions.
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use common::{
+    catalog::{Catalog, published},
     fault::chain,
     jobs::Jobs,
+    master,
+    process::Failure,
     storage::{self, Storage},
     view::ViewTable,
 };
@@ -17,20 +21,44 @@ use object_store::{ObjectStoreExt, path::Path};
 use crate::Context;
 
 const EVERY: Duration = Duration::from_secs(300);
+/// Every so many times the master dataset is looked at, too: its files are listed for that.
+const MASTER_EVERY: usize = 72;
+/// What has been replaced is kept for so long, for those who read it by other means than Lamina's.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// So many versions are looked at first; mostly that is enough.
 const HISTORY: usize = 16;
 
 /// Looks now and then, until it is told to stop.
 pub(crate) async fn run(context: Arc<Context>) -> Result<(), Infallible> {
     let cancelled = context.supervisor.cancelled();
-    loop {
+    for round in 0_usize.. {
         tokio::select! {
-            () = cancelled.cancelled() => return Ok(()),
+            () = cancelled.cancelled() => break,
             () = tokio::time::sleep(EVERY) => {}
         }
+        let work = async {
+            tidy(&context).await;
+            if round.is_multiple_of(MASTER_EVERY) {
+                tidy_master(&context).await;
+            }
+        };
         tokio::select! {
-            () = cancelled.cancelled() => return Ok(()),
-            () = tidy(&context) => {}
+            () = cancelled.cancelled() => break,
+            () = work => {}
+        }
+    }
+    Ok(())
+}
+
+async fn tidy_master(context: &Context) {
+    for dataset in context.catalog.datasets.keys() {
+        for table in [master::table(&context.storage, dataset), master::dead_letters(&context.storage, dataset)] {
+            let vacuumed = async { table?.vacuum(KEPT).await };
+            match vacuumed.await {
+                Ok(0) => {}
+                Ok(files) => tracing::info!(dataset, files, "deleted files that were merged a week ago"),
+                Err(error) => tracing::warn!(dataset, "could not delete old files: {}", chain(&error)),
+            }
         }
     }
 }
@@ -43,6 +71,10 @@ async fn tidy(context: &Context) {
         if let Err(error) = swept.await {
             tracing::warn!(view = view.name, "could not delete old files: {}", chain(&error));
         }
+    }
+    let oldest_ms = context.clock.now_ms() - i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
+    if let Err(error) = sweep_definitions(&context.storage, &context.catalog, oldest_ms).await {
+        tracing::warn!("could not delete tables of old definitions: {}", chain(error.as_ref()));
     }
     let jobs = Jobs::new(context.storage.clone());
     // What a lost job has announced is kept by the speed layer until the job has ended.
@@ -84,6 +116,43 @@ async fn sweep(storage: &Storage, table: &ViewTable, oldest_ms: i64) -> Result<(
     Ok(())
 }
 
+/// Deletes the tables of views' definitions that are not in force, if nothing has been written to them since
+/// `oldest_ms`: until then going back to one costs no more than catching up.
+async fn sweep_definitions(storage: &Storage, catalog: &Catalog, oldest_ms: i64) -> Result<(), Failure> {
+    // Until the newest catalog has been built, the one before answers.
+    let before = published::present(storage).await?.and_then(|present| present.built);
+    let views = catalog.views.values().chain(before.iter().flat_map(|(_, before)| before.views.values()));
+    let in_force: Result<BTreeSet<String>, storage::Error> =
+        views.map(|view| Ok(ViewTable::new(storage, view)?.table().path().to_owned())).collect();
+    let in_force = in_force?;
+    let objects = storage.objects();
+    let failed = |action, path: &Path| {
+        let path = path.to_string();
+        move |source| storage::Error::Object { action, path, source }
+    };
+    let views = Path::from("views");
+    for view in objects.list_with_delimiter(Some(&views)).await.map_err(failed("list", &views))?.common_prefixes {
+        let definitions = objects.list_with_delimiter(Some(&view)).await.map_err(failed("list", &view))?;
+        for table in definitions.common_prefixes.iter().filter(|table| !in_force.contains(table.as_ref())) {
+            let listed: Vec<_> = objects.list(Some(table)).try_collect().await.map_err(failed("list", table))?;
+            if listed.iter().any(|object| object.last_modified.timestamp_millis() >= oldest_ms) {
+                continue;
+            }
+            let mut paths: Vec<Path> = listed.into_iter().map(|object| object.location).collect();
+            // The table's log last, its newest version first: what is left of a table is one.
+            paths.sort_by(|a, b| b.cmp(a));
+            for path in paths {
+                match objects.delete(&path).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(source) => return Err(failed("delete", &path)(source).into()),
+                }
+            }
+            tracing::info!(table = table.as_ref(), "deleted a view's table: its definition is not in force any more");
+        }
+    }
+    Ok(())
+}
+
 /// The files of the newest version and of those that were replaced at `oldest_ms` or later: a query that began before
 /// may still read them.
 async fn named(table: &ViewTable, oldest_ms: i64) -> Result<BTreeSet<String>, storage::Error> {
@@ -111,7 +180,6 @@ mod tests {
     use std::time::Instant;
 
     use common::{
-        catalog::Catalog,
         clock::{Clock, System},
         storage::table::DataFile,
         view::Published,
@@ -120,13 +188,22 @@ mod tests {
 
     use super::*;
 
-    const CATALOG: &str = "
-        CREATE TABLE sales (id BIGINT NOT NULL);
-        CREATE MATERIALIZED VIEW total AS SELECT id, count(*) AS orders FROM sales GROUP BY id;";
+    fn files_of(aggregate: &str) -> Vec<(String, String)> {
+        let sql = format!(
+            "CREATE TABLE sales (id BIGINT NOT NULL);
+             CREATE MATERIALIZED VIEW total WITH (refresh = '1 minute') AS
+             SELECT id, {aggregate} AS orders FROM sales GROUP BY id;"
+        );
+        vec![("sales.sql".to_owned(), sql)]
+    }
+
+    fn storage() -> Storage {
+        Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap()
+    }
 
     fn view_table() -> (Storage, ViewTable) {
-        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap();
-        let catalog = Catalog::parse(&[("sales.sql".to_owned(), CATALOG.to_owned())]).unwrap();
+        let storage = storage();
+        let catalog = Catalog::parse(&files_of("count(*)")).unwrap();
         let table = ViewTable::new(&storage, &catalog.views["total"]).unwrap();
         (storage, table)
     }
@@ -196,5 +273,43 @@ mod tests {
             sweep(&storage, &table, oldest_ms).await.unwrap();
             assert_eq!(files(&storage, &table).await, expected, "{what}");
         }
+    }
+
+    #[tokio::test]
+    async fn tables_of_definitions_that_are_not_in_force_are_deleted() {
+        let storage = storage();
+        let mut tables = Vec::new();
+        // There is an event, so a view is built once it has a batch view version.
+        let catalog = Catalog::parse(&files_of("count(*)")).unwrap();
+        let master = master::table(&storage, "sales").unwrap();
+        master.ensure(&catalog.datasets["sales"].schema).await.unwrap();
+        let event = DataFile { path: "part-1.parquet".to_owned(), size: 6, rows: 1, ranges: [].into() };
+        let snapshot = master.load(None).await.unwrap();
+        master.commit(&snapshot, &[event], Vec::new(), &[].into(), 0).await.unwrap();
+        for aggregate in ["count(*)", "sum(id)", "max(id)"] {
+            let files = files_of(aggregate);
+            published::publish(&storage, &files).await.unwrap();
+            let catalog = Catalog::parse(&files).unwrap();
+            let table = ViewTable::new(&storage, &catalog.views["total"]).unwrap();
+            table.open().await.unwrap();
+            tables.push((catalog, table));
+        }
+        let exist = async || {
+            let mut exist = Vec::new();
+            for (_, table) in &tables {
+                exist.push(table.table().exists().await.unwrap());
+            }
+            exist
+        };
+        publish(&tables[1].1, 1).await;
+        let newest = &tables[2].0;
+        sweep_definitions(&storage, newest, 0).await.unwrap();
+        assert_eq!(exist().await, [true, true, true], "nothing is old");
+        let now_ms = later_than(System.now_ms()).await;
+        sweep_definitions(&storage, newest, now_ms).await.unwrap();
+        assert_eq!(exist().await, [false, true, true], "the one before answers until the newest is built");
+        let after = publish(&tables[2].1, 1).await;
+        sweep_definitions(&storage, newest, after).await.unwrap();
+        assert_eq!(exist().await, [false, false, true]);
     }
 }

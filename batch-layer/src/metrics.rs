@@ -8,6 +8,8 @@ pub const EVENTS: &str = "lamina_batch_events_total";
 pub const DEAD_LETTERS: &str = "lamina_batch_dead_letters_total";
 /// Commits to the master dataset.
 pub const COMMITS: &str = "lamina_batch_commits_total";
+/// Times that small files of the master dataset were merged into one.
+pub const MERGES: &str = "lamina_batch_file_merges_total";
 /// Time of a commit with its files, in seconds.
 pub const COMMIT_SECONDS: &str = "lamina_batch_commit_seconds";
 /// Times that an appender began again after an error.
@@ -31,6 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) events: IntCounterVec,
     pub(crate) dead_letters: IntCounterVec,
     pub(crate) commits: IntCounterVec,
+    pub(crate) merges: IntCounterVec,
     pub(crate) commit_seconds: Histogram,
     pub(crate) restarts: IntCounterVec,
     pub(crate) unarchived: IntGaugeVec,
@@ -68,6 +71,7 @@ impl Metrics {
             events: counter(EVENTS, "Events archived in the master dataset", &["dataset"])?,
             dead_letters: counter(DEAD_LETTERS, "Events archived as dead letters", &["dataset"])?,
             commits: counter(COMMITS, "Commits to the master dataset", &["dataset"])?,
+            merges: counter(MERGES, "Times that small files of the master dataset were merged", &["dataset"])?,
             restarts: counter(RESTARTS, "Times that an appender began again after an error", &["dataset"])?,
             recomputes: counter(RECOMPUTES, "Recomputes by outcome", &["view", "outcome"])?,
             commit_seconds,

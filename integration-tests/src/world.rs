@@ -52,6 +52,7 @@ impl Settings {
             batch: batch_layer::Settings {
                 flush_rows: 200,
                 flush_age: Duration::from_millis(30),
+                merge_files: 3,
                 schedule: false,
                 ..batch_layer::Settings::default()
             },

@@ -27,7 +27,7 @@ use super::{Batch, Error, Place, Places};
 use crate::{Context, metrics::Metrics, retry::Retry};
 
 /// A data file of the master is ended at about this size.
-const FILE_BYTES: usize = 128 << 20;
+pub(super) const FILE_BYTES: usize = 128 << 20;
 
 pub(super) struct Commit {
     pub(super) context: Arc<Context>,
@@ -56,6 +56,8 @@ impl Commit {
         self.metrics.events.with_label_values(&dataset).inc_by(u64::try_from(added).unwrap_or(0));
         self.metrics.commits.with_label_values(&dataset).inc();
         self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+        at.master = self.merge(at.master, &self.dataset.schema).await?;
+        at.dead_letters = self.merge(at.dead_letters, &dead_letters_schema()).await?;
         Ok(at)
     }
 
@@ -121,7 +123,7 @@ impl Commit {
         }
     }
 
-    async fn reload(&self, at: &Place, retry: &mut Retry) -> Result<Place, Error> {
+    pub(super) async fn reload(&self, at: &Place, retry: &mut Retry) -> Result<Place, Error> {
         loop {
             let failure = match Place::load(at.table.clone(), &self.dataset.name, self.partitions).await {
                 Ok(found) => return Ok(found),
@@ -133,7 +135,7 @@ impl Commit {
         }
     }
 
-    fn retry(&self) -> Retry {
+    pub(super) fn retry(&self) -> Retry {
         Retry::new(self.context.supervisor.cancelled())
     }
 
@@ -163,7 +165,7 @@ impl Commit {
 }
 
 /// Whether a table's transactions say the same: then its rows are the same, as a batch's rows follow from its ends.
-fn stands_alike(one: &Version, other: &Version) -> bool {
+pub(super) fn stands_alike(one: &Version, other: &Version) -> bool {
     one.frontier == other.frontier && one.rows == other.rows && one.last == other.last
 }
 
@@ -188,7 +190,7 @@ fn encode(rows: &[RecordBatch], schema: &SchemaRef, layout: Layout) -> Result<Ve
     Ok(files)
 }
 
-fn name() -> String {
+pub(super) fn name() -> String {
     format!("part-{}.parquet", uuid::Uuid::now_v7())
 }
 

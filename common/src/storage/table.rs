@@ -4,19 +4,24 @@
 //! snapshot that its contents were made from: delta-rs then refuses it when another writer has moved one of the same
 //! `appId`s in between.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use deltalake_core::{
-    DeltaTableError, TableProperty,
+    DeltaTable, DeltaTableError, TableProperty,
     kernel::{
         Action, Add, EagerSnapshot, Remove, StructField, StructType, Transaction, Version,
         engine::arrow_conversion::TryIntoKernel,
         transaction::{CommitBuilder, CommitProperties, TransactionError},
     },
     logstore::{LogStoreRef, get_actions},
-    operations::create::CreateBuilder,
+    operations::{create::CreateBuilder, vacuum::VacuumMode},
     protocol::{DeltaOperation, SaveMode},
 };
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
@@ -249,13 +254,54 @@ impl Table {
         actions.extend(added.iter().map(|file| Action::Add(file.to_add(now_ms))));
         let transactions = txns.iter().map(|(app_id, &version)| Transaction::new(app_id, version)).collect();
         let properties = CommitProperties::default().with_application_transactions(transactions);
-        let commit = CommitBuilder::from(properties).with_actions(actions).build(
-            Some(&at.delta),
-            self.log_store.clone(),
-            DeltaOperation::Write { mode, partition_by: None, predicate: None },
-        );
+        let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
+        self.apply(at, actions, properties, operation).await
+    }
+
+    /// Puts `added` in the place of the files at the paths in `removed`, which hold the same rows. Only right after
+    /// `at`: whatever else has been committed since makes it fail.
+    ///
+    /// After an error the commit may be durable all the same: load again and look.
+    pub async fn rewrite(
+        &self,
+        at: &Snapshot,
+        added: &DataFile,
+        removed: &BTreeSet<&str>,
+        now_ms: i64,
+    ) -> Result<Snapshot, Error> {
+        let files = at.delta.log_data();
+        let removed = files.iter().filter(|file| removed.contains(file.path().as_ref()));
+        let mut actions: Vec<Action> = removed.map(|file| Action::Remove(file.remove_action(false))).collect();
+        actions.push(Action::Add(Add { data_change: false, ..added.to_add(now_ms) }));
+        let properties = CommitProperties::default().with_max_retries(0);
+        let operation = DeltaOperation::Optimize { predicate: None, target_size: added.size };
+        self.apply(at, actions, properties, operation).await
+    }
+
+    async fn apply(
+        &self,
+        at: &Snapshot,
+        actions: Vec<Action>,
+        properties: CommitProperties,
+        operation: DeltaOperation,
+    ) -> Result<Snapshot, Error> {
+        let log_store = self.log_store.clone();
+        let commit = CommitBuilder::from(properties).with_actions(actions).build(Some(&at.delta), log_store, operation);
         let done = commit.await.map_err(|error| self.failed("commit to", error))?;
         Ok(Snapshot { delta: done.snapshot().snapshot().clone() })
+    }
+
+    /// Deletes files that no version within `retention` has: replaced ones, and those that a writer left behind without
+    /// a commit. How many there were.
+    pub async fn vacuum(&self, retention: Duration) -> Result<usize, Error> {
+        let retention = chrono::Duration::from_std(retention).unwrap_or(chrono::Duration::MAX);
+        let vacuum = DeltaTable::new(self.log_store.clone()).vacuum();
+        let vacuum = vacuum.with_mode(VacuumMode::Full).with_retention_period(retention);
+        let (_, done) = vacuum
+            .with_enforce_retention_duration(false)
+            .await
+            .map_err(|error| self.failed("delete old files of", error))?;
+        Ok(done.files_deleted.len())
     }
 
     /// Stores a data file; its name must be new.

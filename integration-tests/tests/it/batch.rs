@@ -261,6 +261,7 @@ fn hasty(owner: &str) -> Settings {
     Settings {
         flush_rows: 200,
         flush_age: Duration::from_millis(20),
+        merge_files: 3,
         parallelism: 3,
         owner: owner.to_owned(),
         ..Settings::default()
@@ -354,6 +355,37 @@ async fn every_event_is_archived_once_whatever_the_store_does() {
         }
         bed.check_archived(what).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_files_are_merged_and_no_event_changes() {
+    let mut bed = Bed::new(8).await;
+    let layer = bed.start(hasty("only")).await;
+    for _ in 0..30 {
+        bed.produce(100).await;
+        bed.wait_until_archived().await;
+    }
+    layer.stop().await;
+    for table in [bed.master().await, bed.dead_letters().await] {
+        let (path, files) = (table.table().path(), table.at().files.len());
+        assert!(table.at().version > 30, "{path}: {}", table.at().version);
+        assert!(files < 10, "{path}: {files} files");
+    }
+    bed.check_archived("with merged files").await;
+    let master = bed.master().await;
+    assert_eq!(master.table().vacuum(Duration::from_secs(3600)).await.unwrap(), 0, "somebody may still read them");
+    assert!(master.table().vacuum(Duration::ZERO).await.unwrap() > 20);
+    bed.check_archived("without the files that were merged").await;
+    // Commits that say nothing of events are none to go by.
+    let layer = bed.start(hasty("next")).await;
+    bed.produce(300).await;
+    bed.wait_until_archived().await;
+    assert_eq!(layer.recompute("by_product").await.state, State::Succeeded);
+    layer.stop().await;
+    bed.check_archived("after all").await;
+    let version = bed.published("by_product").await.unwrap();
+    assert_eq!(version.cut, bed.end);
+    bed.check_view("by_product", &version, "after all").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
