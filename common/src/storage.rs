@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::fault::{Domain, Fault};
 
+mod indexed;
 pub mod parquet;
 mod probe;
 pub mod scan;

@@ -10,7 +10,10 @@ use datafusion::{
     common::{Statistics, stats::Precision},
     datasource::{
         listing::PartitionedFile,
-        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource, parquet::CachedParquetFileReaderFactory},
+        physical_plan::{
+            FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+            parquet::CachedParquetFileReaderFactory,
+        },
         source::DataSourceExec,
     },
     error::Result,
@@ -19,7 +22,7 @@ use datafusion::{
 };
 use object_store::{ObjectMeta, path::Path};
 
-use super::{Storage, table::DataFile};
+use super::{Storage, indexed::Indexed, table::DataFile};
 
 /// What to read of a table.
 #[derive(Debug)]
@@ -48,8 +51,13 @@ impl Scan<'_> {
     pub fn plan(self, runtime: &RuntimeEnv) -> Result<Arc<dyn ExecutionPlan>> {
         let store = runtime.object_store(Storage::datafusion_url())?;
         let metadata = runtime.cache_manager.get_file_metadata_cache();
+        // Only who skips pages needs their index.
+        let readers: Arc<dyn ParquetFileReaderFactory> = match &self.predicate {
+            Some(_) => Arc::new(Indexed::new(store, metadata)),
+            None => Arc::new(CachedParquetFileReaderFactory::new(store, metadata)),
+        };
         let mut source = ParquetSource::new(self.schema.clone())
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, metadata)))
+            .with_parquet_file_reader_factory(readers)
             .with_metadata_size_hint(256 << 10)
             .with_enable_page_index(true)
             .with_pushdown_filters(self.exact);
@@ -98,13 +106,20 @@ fn partitioned_file(table: &str, file: &DataFile) -> PartitionedFile {
 #[cfg(test)]
 mod tests {
     use datafusion::{
-        arrow::datatypes::{DataType, Field, Schema},
+        arrow::{
+            array::{ArrayRef, Int64Array, RecordBatch},
+            datatypes::{DataType, Field, Schema},
+        },
+        datasource::physical_plan::parquet::metadata::CachedParquetMetaData,
         execution::{TaskContext, memory_pool::UnboundedMemoryPool},
+        logical_expr::Operator,
+        physical_expr::expressions::{BinaryExpr, col, lit},
         physical_plan::{ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec, collect},
     };
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::storage::parquet::{File, Layout};
 
     #[tokio::test]
     async fn a_table_without_files_has_no_rows() {
@@ -125,5 +140,39 @@ mod tests {
         let context = Arc::new(TaskContext::default().with_runtime(runtime));
         let rows = collect(Arc::new(CoalescePartitionsExec::new(plan)), context).await.unwrap();
         assert_eq!(rows.iter().map(|rows| rows.num_rows()).sum::<usize>(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_page_index_is_read_once() {
+        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap();
+        let runtime = storage.runtime(Arc::new(UnboundedMemoryPool::default())).unwrap();
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..10_000));
+        let rows = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+        let mut file = File::new(&rows.schema(), Layout::View).unwrap();
+        file.write(&rows).unwrap();
+        let (bytes, file) = file.finish("part-1.parquet".to_owned()).unwrap();
+        storage.table("views/v").unwrap().put(&file.path, bytes).await.unwrap();
+        let predicate: Arc<dyn PhysicalExpr> =
+            Arc::new(BinaryExpr::new(col("id", &rows.schema()).unwrap(), Operator::Eq, lit(7_000_i64)));
+        for _ in 0..2 {
+            let scan = Scan {
+                table: "views/v",
+                schema: rows.schema(),
+                files: std::slice::from_ref(&file),
+                projection: None,
+                predicate: Some(predicate.clone()),
+                exact: false,
+                limit: None,
+                partitions: 1,
+            };
+            let context = Arc::new(TaskContext::default().with_runtime(runtime.clone()));
+            let found = collect(scan.plan(&runtime).unwrap(), context).await.unwrap();
+            let pages: usize = found.iter().map(RecordBatch::num_rows).sum();
+            assert!((1..10_000).contains(&pages), "{pages} rows of the pages that may hold it");
+            let kept = runtime.cache_manager.get_file_metadata_cache().get(&Path::from("views/v/part-1.parquet"));
+            let kept = kept.unwrap().file_metadata;
+            let kept = kept.as_any().downcast_ref::<CachedParquetMetaData>().unwrap();
+            assert!(kept.parquet_metadata().column_index().is_some());
+        }
     }
 }
