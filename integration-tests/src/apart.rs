@@ -198,6 +198,16 @@ impl Cluster {
         self.members[place].running.take().context("it does not run")?.kill()
     }
 
+    /// `kill -9` of the broker.
+    pub fn kill_broker(&mut self) -> Result<()> {
+        self.broker.kill()
+    }
+
+    /// Starts the broker again, with what it had, and waits until it answers.
+    pub fn run_broker(&mut self) -> Result<()> {
+        tokio::task::block_in_place(|| self.broker.run())
+    }
+
     /// Stops a member in order.
     pub async fn stop(&mut self, place: usize) -> Result<()> {
         let stopped = self.members[place].running.take().context("it does not run")?.stop().await?;
@@ -304,9 +314,9 @@ pub async fn under_fire(seed: u64, kills: usize, mut say: impl FnMut(String)) ->
                 cluster.answers(place).await?;
             }
             Target::Broker => {
-                cluster.broker.kill()?;
+                cluster.kill_broker()?;
                 tokio::time::sleep(down).await;
-                tokio::task::block_in_place(|| cluster.broker.run())?;
+                cluster.run_broker()?;
             }
             Target::Store => {
                 cluster.store.kill()?;
@@ -314,7 +324,10 @@ pub async fn under_fire(seed: u64, kills: usize, mut say: impl FnMut(String)) ->
                 tokio::task::block_in_place(|| cluster.store.run())?;
             }
         }
-        cluster.more(&users.traffic, 10).await?;
+        cluster
+            .more(&users.traffic, 10)
+            .await
+            .with_context(|| format!("kill {kill}, of {target:?}, after {} answers", users.traffic.answers()))?;
         let what = match target {
             Target::Member(place) => cluster.members[place].program,
             Target::Broker => "broker",

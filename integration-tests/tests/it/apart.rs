@@ -1,5 +1,7 @@
 //! The layers as separate processes, on Apache Kafka and an S3 server.
 
+use std::time::Duration;
+
 use common::position::Frontier;
 use integration_tests::apart::{Cluster, under_fire};
 use serde_json::{Value, json};
@@ -106,6 +108,14 @@ async fn a_layer_that_is_down_is_named() {
 
     cluster.run(worker).unwrap();
     cluster.run(batch).unwrap();
+    cluster.more(&users.traffic, 20).await.unwrap();
+
+    // For longer than the group remembers its members, and members keep what they have lost.
+    cluster.kill_broker().unwrap();
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    let (status, body) = post("/v1/sql", json!({"sql": sql})).await;
+    assert_eq!(status, 200, "what the log had is known: {body}");
+    cluster.run_broker().unwrap();
     cluster.more(&users.traffic, 20).await.unwrap();
     let outcome = cluster.check(users).await.unwrap();
     println!("{outcome:?}");

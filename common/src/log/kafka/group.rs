@@ -27,6 +27,9 @@ use crate::{
 const POLL: Duration = Duration::from_millis(100);
 /// How often the group is told how far this member has come.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
+/// How long a rebalance waits for members that do not come back, in milliseconds. A broker that has been killed remembers
+/// members that have joined anew under other names since, and waits for them so long: 5 minutes unless told.
+const REBALANCE_MS: &str = "10000";
 
 impl Kafka {
     /// Takes a place in the consumer group `group`, for the partitions of `topics`. It is given up when `leave` is
@@ -45,11 +48,12 @@ impl Kafka {
             .set("auto.offset.reset", "latest");
         self.settings.unless_given(&mut config, &["session.timeout.ms"], "6000");
         self.settings.unless_given(&mut config, &["heartbeat.interval.ms"], "1000");
+        self.settings.unless_given(&mut config, &["max.poll.interval.ms"], REBALANCE_MS);
         let assigned = watch::Sender::new(Assignment::new());
         let (reached, committing) = watch::channel(BTreeMap::new());
         let (topics_sender, subscribed) = watch::channel(topics.iter().map(|&topic| topic.to_owned()).collect());
         let membership = Membership { assigned: assigned.subscribe(), reached, topics: topics_sender };
-        let member = Member { inner: Listener::default(), assigned };
+        let member = Member { inner: Listener::default(), assigned, is_out: AtomicBool::new(false) };
         let consumer = BaseConsumer::from_config_and_context(&config, member).map_err(failed)?;
         consumer.subscribe(topics).map_err(failed)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -112,6 +116,10 @@ fn commit(consumer: &BaseConsumer<Member>, reached: &BTreeMap<String, Frontier>)
 struct Member {
     inner: Listener,
     assigned: watch::Sender<Assignment>,
+    /// Whether it has lost its place in the group: the broker is away, or has not heard of it for too long. What it
+    /// held it goes on holding until the group says something else. Nobody else may have it yet, and if somebody does,
+    /// two hold the same.
+    is_out: AtomicBool,
 }
 
 impl ClientContext for Member {
@@ -125,8 +133,12 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(partitions) = rebalance {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Revoke(partitions) = rebalance else { return };
+        if consumer.assignment_lost() {
+            tracing::info!("kafka group: this member has lost its place, and keeps what it holds until it has another");
+            self.is_out.store(true, Ordering::Relaxed);
+        } else {
             self.change(partitions, |held, partition| {
                 held.remove(&partition);
             });
@@ -152,6 +164,10 @@ impl ConsumerContext for Member {
 impl Member {
     fn change(&self, partitions: &TopicPartitionList, change: impl Fn(&mut BTreeSet<i32>, i32)) {
         self.assigned.send_modify(|assigned| {
+            // Whoever comes back is given all that is to be its own.
+            if self.is_out.swap(false, Ordering::Relaxed) {
+                assigned.clear();
+            }
             for element in partitions.elements() {
                 change(assigned.entry(element.topic().to_owned()).or_default(), element.partition());
             }
