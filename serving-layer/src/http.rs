@@ -128,7 +128,7 @@ pub fn router(current: impl Into<Current>) -> Result<Router, prometheus::Error> 
     };
     let routes = Router::new()
         .route("/", get(page::page))
-        .route("/v1/sql", post(query::sql))
+        .route("/v1/sql", get(query::sql_by_address).post(query::sql))
         .route("/v1/views", get(views::list))
         .route("/v1/views/{view}", get(views::one))
         .route("/v1/views/{view}/rows", get(query::rows))

@@ -150,11 +150,12 @@ impl Keys {
 
 /// What each operation asks for: `None` for nothing. It is written out here once more, and compared with what the
 /// server describes and does, so that no change of either goes unseen.
-const NEEDS: [(&str, &str, Option<Role>); 16] = [
+const NEEDS: [(&str, &str, Option<Role>); 17] = [
     ("get", "/", None),
     ("get", "/healthz", None),
     ("get", "/readyz", None),
     ("get", "/v1/openapi.json", None),
+    ("get", "/v1/sql", Some(Role::Query)),
     ("post", "/v1/sql", Some(Role::Query)),
     ("get", "/v1/views", Some(Role::Query)),
     ("get", "/v1/views/{view}", Some(Role::Query)),
@@ -168,6 +169,45 @@ const NEEDS: [(&str, &str, Option<Role>); 16] = [
     ("get", "/v1/jobs/{id}", Some(Role::Operate)),
     ("get", "/metrics", Some(Role::Operate)),
 ];
+
+/// Spreadsheets and their like are given an address and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_may_stand_in_an_address() {
+    let bed = Bed::start(Options::default()).await;
+    let get = async |path: &str, query: &[(&str, &str)]| {
+        let response = bed.request(Method::GET, path, None).query(query).send().await.unwrap();
+        let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let (status, kind, stamp) = (response.status().as_u16(), header("content-type"), header("lamina-stamp"));
+        (status, kind.unwrap_or_default(), stamp.unwrap_or_default(), response.text().await.unwrap())
+    };
+    let sql = "SELECT product, count(*) AS sales FROM sales WHERE product < 2 GROUP BY product ORDER BY product";
+    let (status, kind, stamp, body) = get("/v1/sql", &[("sql", sql), ("format", "csv")]).await;
+    assert_eq!((status, kind.as_str()), (200, "text/csv"), "{body}");
+    assert_eq!(body, format!("product,sales\r\n0,{0}\r\n1,{0}\r\n", SALES / 10));
+    let stamp: Value = serde_json::from_str(&stamp).unwrap();
+    assert_eq!(stamp["head"]["sales"]["0"], SALES);
+    let (_, posted) = bed.sql(sql, None).await;
+    let (_, _, _, body) = get("/v1/sql", &[("sql", sql)]).await;
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["rows"], posted["rows"]);
+    let head = stamp["head"].to_string();
+    let (status, ..) = get("/v1/sql", &[("sql", sql), ("min_position", &head), ("wait", "1s")]).await;
+    assert_eq!(status, 200);
+    let (_, kind, _, body) = get("/v1/views/per_sale/rows", &[("id", "7"), ("format", "ndjson")]).await;
+    assert_eq!((kind.as_str(), body.lines().count()), ("application/x-ndjson", 1), "{body}");
+    let refused: [(&[(&str, &str)], &str); 5] = [
+        (&[], "`sql` is missing"),
+        (&[("sql", sql), ("limit", "3")], "no parameter `limit`"),
+        (&[("sql", sql), ("sql", sql)], "no parameter `sql`"),
+        (&[("sql", sql), ("format", "xml")], "`format=xml`"),
+        (&[("sql", "DROP TABLE sales")], "not a query"),
+    ];
+    for (query, detail) in refused {
+        let (status, kind, _, body) = get("/v1/sql", query).await;
+        assert_eq!((status, kind.as_str()), (400, "application/problem+json"), "{body}");
+        assert!(body.contains(detail), "{body}");
+    }
+    bed.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_role_is_refused_everything_that_is_not_its_own() {
@@ -204,8 +244,8 @@ async fn every_role_is_refused_everything_that_is_not_its_own() {
                 let allowed = need.is_none_or(|need| role == need || role == Role::Admin);
                 let status = response.status().as_u16();
                 let body = response.text().await.unwrap();
-                // What is allowed gets to the handler, which finds no such thing, or no body.
-                let answered = [200, 404, 415, 503].contains(&status);
+                // What is allowed gets to the handler, which finds no such thing, no body or no query.
+                let answered = [200, 400, 404, 415, 503].contains(&status);
                 assert!(if allowed { answered } else { status == 403 }, "{role}: {method} {path}: {status} {body}");
                 if !allowed {
                     assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["role"], need.unwrap().name(), "{body}");
@@ -215,7 +255,7 @@ async fn every_role_is_refused_everything_that_is_not_its_own() {
         }
     }
     assert_eq!(described, NEEDS.iter().map(|(method, path, _)| (*method, *path)).collect());
-    assert_eq!(checked, 64);
+    assert_eq!(checked, 68);
     bed.stop().await;
 }
 

@@ -13,15 +13,25 @@ pub(super) enum Format {
     Arrow,
 }
 
-/// Where a client accepts several alike, the first one.
-const FORMATS: [(&str, Format); 4] = [
-    ("application/json", Format::Json),
-    ("application/x-ndjson", Format::Ndjson),
-    ("text/csv", Format::Csv),
-    ("application/vnd.apache.arrow.stream", Format::Arrow),
+/// Types and names. Where a client accepts several alike, the first one.
+const FORMATS: [(&str, &str, Format); 4] = [
+    ("application/json", "json", Format::Json),
+    ("application/x-ndjson", "ndjson", Format::Ndjson),
+    ("text/csv", "csv", Format::Csv),
+    ("application/vnd.apache.arrow.stream", "arrow", Format::Arrow),
 ];
 
 impl Format {
+    /// What a request's parameter names; without it, what the client accepts. Programs that are given an address and
+    /// nothing else cannot say what they accept.
+    pub(super) fn asked(named: Option<&str>, headers: &HeaderMap) -> Result<Self, Problem> {
+        let Some(named) = named else { return Self::of(headers) };
+        FORMATS.iter().find(|(_, name, _)| *name == named).map(|(_, _, format)| *format).ok_or_else(|| {
+            Problem::bad_request(format!("there is no `format={named}`"))
+                .hint("write `json`, `ndjson`, `csv` or `arrow`")
+        })
+    }
+
     /// What the client prefers of what there is (RFC 9110: the most specific range of a type counts).
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let accepted: Vec<&str> =
@@ -31,7 +41,7 @@ impl Format {
             return Ok(Self::Json);
         }
         let mut best: Option<(u16, usize, Self)> = None;
-        for (name, format) in FORMATS {
+        for (name, _, format) in FORMATS {
             let range = ranges.iter().enumerate().filter(|(_, range)| range.takes(name));
             // Of ranges that are as specific, the first one.
             let Some((at, range)) = range.min_by_key(|(_, range)| range.wide) else { continue };
@@ -48,7 +58,7 @@ impl Format {
 
     /// The `Content-Type`.
     pub(super) fn content_type(self) -> &'static str {
-        FORMATS.iter().find(|(_, format)| *format == self).map_or("application/json", |(name, _)| name)
+        FORMATS.iter().find(|(.., format)| *format == self).map_or("application/json", |(name, ..)| name)
     }
 }
 
@@ -102,6 +112,17 @@ mod tests {
             (Err(problem), None) => assert_eq!(problem.body()["status"], 406),
             (format, expected) => panic!("{accept:?}: {format:?} instead of {expected:?}"),
         }
+    }
+
+    #[test]
+    fn a_named_format_goes_before_what_is_accepted() {
+        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("image/png, */*;q=0.1"))]);
+        assert_eq!(Format::asked(None, &headers).unwrap(), Format::Json);
+        for (.., format) in FORMATS {
+            let name = FORMATS.iter().find(|(.., other)| *other == format).map(|(_, name, _)| *name);
+            assert_eq!(Format::asked(name, &headers).unwrap(), format);
+        }
+        assert_eq!(Format::asked(Some("xml"), &headers).unwrap_err().status().as_u16(), 400);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use super::{
     paths(
         page::page,
         query::sql,
+        query::sql_by_address,
         query::rows,
         views::list,
         views::one,
@@ -176,11 +177,15 @@ mod tests {
     #[test]
     fn every_route_is_described() {
         let router = include_str!("../http.rs");
-        let routes = router.split(".route(\"").skip(1).filter_map(|rest| {
-            let (path, rest) = rest.split_once("\", ")?;
-            Some((path, rest.split('(').next()?))
-        });
-        let routes: BTreeSet<(&str, &str)> = routes.collect();
+        let mut routes = BTreeSet::new();
+        for route in router.split(".route(\"").skip(1) {
+            let (path, rest) = route.split_once("\", ").unwrap();
+            // `get(…)`, or `get(…).post(…)`.
+            let methods = rest.split_once('\n').unwrap().0.split('(');
+            routes.extend(methods.filter_map(|text| text.rsplit('.').next()).filter_map(|method| {
+                ["get", "post", "put", "delete"].iter().find(|known| **known == method).map(|method| (path, *method))
+            }));
+        }
         let document = describe();
         let described: BTreeSet<(&str, &str)> = document["paths"]
             .as_object()

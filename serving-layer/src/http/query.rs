@@ -42,16 +42,67 @@ pub(super) async fn sql(
     headers: HeaderMap,
     Json(request): Json<dto::Query>,
 ) -> Result<Response, Problem> {
-    let format = Format::of(&headers)?;
-    let (length, longest) = (request.sql.len() as u64, client.limits().sql.as_u64());
+    let dto::Query { sql, min_position, wait, allow_partial } = request;
+    let asked = Asked { min_position, wait, allow_partial, format: None };
+    answer_to(&context, &client, &headers, &sql, asked).await
+}
+
+/// `GET /v1/sql`.
+#[utoipa::path(
+    get, path = "/v1/sql", operation_id = "query_by_address", tag = "queries",
+    summary = "Run a read-only SQL query that stands in the address",
+    description = "The same as `POST /v1/sql`, for spreadsheets and other programs that are given an address and \
+                   nothing else.",
+    params(described::Sql),
+    responses((
+        status = 200, description = "The answer, in the format that `format` names or `Accept` prefers",
+        content(
+            (described::Answer = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+            (String = "application/vnd.apache.arrow.stream"),
+        ),
+        headers(("Lamina-Stamp" = String, description = "The stamp as JSON, where the body has none")),
+    ))
+)]
+pub(super) async fn sql_by_address(
+    State(context): State<Context>,
+    client: Client,
+    headers: HeaderMap,
+    Parameters(parameters): Parameters<Vec<(String, String)>>,
+) -> Result<Response, Problem> {
+    let (mut asked, mut sql) = (Asked::default(), None);
+    for (name, value) in parameters {
+        match name.as_str() {
+            "sql" if sql.is_none() => sql = Some(value),
+            name if asked.take(name, &value)? => {}
+            name => {
+                return Err(Problem::bad_request(format!("a query has no parameter `{name}` here"))
+                    .hint("there are `sql`, once, and `format`, `min_position`, `wait` and `allow_partial`"));
+            }
+        }
+    }
+    let sql = sql.ok_or_else(|| {
+        Problem::bad_request("the parameter `sql` is missing").hint("write `/v1/sql?sql=SELECT…`, or post the query")
+    })?;
+    answer_to(&context, &client, &headers, &sql, asked).await
+}
+
+async fn answer_to(
+    context: &Context,
+    client: &Client,
+    headers: &HeaderMap,
+    sql: &str,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let format = Format::asked(asked.format.as_deref(), headers)?;
+    let (length, longest) = (sql.len() as u64, client.limits().sql.as_u64());
     if length > longest {
         let detail = format!("the query is {length} bytes long, and at most {longest} are read");
         return Err(Problem::new(Kind::BadQuery, detail)
             .hint("send what it compares with as events, or raise the setting `serving.limits.sql`"));
     }
-    let options = options(request.min_position, request.wait.as_deref(), request.allow_partial, &client)?;
+    let options = options(asked, client)?;
     let work = client.begin(waits(&options))?;
-    let answer = work.within(context.engine.sql(&request.sql, &options)).await??;
+    let answer = work.within(context.engine.sql(sql, &options)).await??;
     respond(answer, format, work).await
 }
 
@@ -76,12 +127,38 @@ pub(super) async fn rows(
     headers: HeaderMap,
     Parameters(parameters): Parameters<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    let format = Format::of(&headers)?;
-    let wanted = Wanted::of(parameters)?;
-    let options = options(wanted.min_position, wanted.wait.as_deref(), wanted.allow_partial, &client)?;
+    let Wanted { filters, limit, asked } = Wanted::of(parameters)?;
+    let format = Format::asked(asked.format.as_deref(), &headers)?;
+    let options = options(asked, &client)?;
     let work = client.begin(waits(&options))?;
-    let answer = work.within(context.engine.rows(&view, &wanted.filters, wanted.limit, &options)).await??;
+    let answer = work.within(context.engine.rows(&view, &filters, limit, &options)).await??;
     respond(answer, format, work).await
+}
+
+/// How a query is to be answered.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    min_position: Option<BTreeMap<String, Frontier>>,
+    wait: Option<String>,
+    allow_partial: bool,
+    format: Option<String>,
+}
+
+impl Asked {
+    /// Takes a parameter, if it is one of these.
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
+        match name {
+            "min_position" => {
+                let position = serde_json::from_str(value);
+                self.min_position = Some(position.map_err(|error| no_position(value, &error))?);
+            }
+            "wait" => self.wait = Some(value.to_owned()),
+            "allow_partial" => self.allow_partial = value.parse().map_err(|_| no_flag(value))?,
+            "format" => self.format = Some(value.to_owned()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// What the parameters of `rows` ask for.
@@ -89,28 +166,20 @@ pub(super) async fn rows(
 struct Wanted {
     filters: Vec<(String, Vec<String>)>,
     limit: usize,
-    min_position: Option<BTreeMap<String, Frontier>>,
-    wait: Option<String>,
-    allow_partial: bool,
+    asked: Asked,
 }
 
 impl Wanted {
     fn of(parameters: Vec<(String, String)>) -> Result<Self, Problem> {
-        let mut wanted =
-            Self { filters: Vec::new(), limit: ROWS_LIMIT, min_position: None, wait: None, allow_partial: false };
+        let mut wanted = Self { filters: Vec::new(), limit: ROWS_LIMIT, asked: Asked::default() };
         for (name, value) in parameters {
-            match name.as_str() {
-                "limit" => wanted.limit = value.parse().map_err(|_| no_limit(&value))?,
-                "min_position" => {
-                    let position = serde_json::from_str(&value);
-                    wanted.min_position = Some(position.map_err(|error| no_position(&value, &error))?);
-                }
-                "wait" => wanted.wait = Some(value),
-                "allow_partial" => wanted.allow_partial = value.parse().map_err(|_| no_flag(&value))?,
-                _ => match wanted.filters.iter_mut().find(|(column, _)| *column == name) {
+            if name == "limit" {
+                wanted.limit = value.parse().map_err(|_| no_limit(&value))?;
+            } else if !wanted.asked.take(&name, &value)? {
+                match wanted.filters.iter_mut().find(|(column, _)| *column == name) {
                     Some((_, values)) => values.push(value),
                     None => wanted.filters.push((name, vec![value])),
-                },
+                }
             }
         }
         Ok(wanted)
@@ -135,17 +204,12 @@ fn no_position(value: &str, error: &serde_json::Error) -> Problem {
         .hint(r#"write it as JSON, such as {"sales": {"0": 1204}}"#)
 }
 
-fn options(
-    min_position: Option<BTreeMap<String, Frontier>>,
-    wait: Option<&str>,
-    allow_partial: bool,
-    client: &Client,
-) -> Result<Options, Problem> {
+fn options(asked: Asked, client: &Client) -> Result<Options, Problem> {
     let scope = client.scope().clone();
-    let min_position = min_position.unwrap_or_default();
-    let mut options = Options { min_position, allow_partial, scope, ..Options::default() };
-    if let Some(wait) = wait {
-        options.wait = humantime::parse_duration(wait).map_err(|error| {
+    let min_position = asked.min_position.unwrap_or_default();
+    let mut options = Options { min_position, allow_partial: asked.allow_partial, scope, ..Options::default() };
+    if let Some(wait) = asked.wait {
+        options.wait = humantime::parse_duration(&wait).map_err(|error| {
             Problem::bad_request(format!("`wait={wait}` is no time: {error}")).hint("write it such as `10s`")
         })?;
         if options.wait > WAIT_MAX {
@@ -170,18 +234,21 @@ mod tests {
                 (wanted, expected) => panic!("{wanted:?} instead of {expected:?}"),
             }
         };
-        let none =
-            || Wanted { filters: Vec::new(), limit: ROWS_LIMIT, min_position: None, wait: None, allow_partial: false };
+        let none = || Wanted { filters: Vec::new(), limit: ROWS_LIMIT, asked: Asked::default() };
+        let with = |asked: Asked| Ok(Wanted { asked, ..none() });
         let filter = |name: &str, values: &[&str]| {
             (name.to_owned(), values.iter().map(|&value| value.to_owned()).collect::<Vec<_>>())
         };
         check(&[], Ok(none()));
-        check(&[("limit", "3"), ("wait", "1s")], Ok(Wanted { limit: 3, wait: Some("1s".to_owned()), ..none() }));
+        check(&[("limit", "3")], Ok(Wanted { limit: 3, ..none() }));
+        check(&[("wait", "1s")], with(Asked { wait: Some("1s".to_owned()), ..Asked::default() }));
+        check(&[("format", "csv")], with(Asked { format: Some("csv".to_owned()), ..Asked::default() }));
         let filters = vec![filter("a", &["1", "3"]), filter("b", &["2"])];
         check(&[("a", "1"), ("b", "2"), ("a", "3")], Ok(Wanted { filters, ..none() }));
         let position = BTreeMap::from([("sales".to_owned(), Frontier::from_iter([(0, 4)]))]);
-        check(&[("min_position", r#"{"sales": {"0": 4}}"#)], Ok(Wanted { min_position: Some(position), ..none() }));
-        check(&[("allow_partial", "true")], Ok(Wanted { allow_partial: true, ..none() }));
+        let at = Asked { min_position: Some(position), ..Asked::default() };
+        check(&[("min_position", r#"{"sales": {"0": 4}}"#)], with(at));
+        check(&[("allow_partial", "true")], with(Asked { allow_partial: true, ..Asked::default() }));
         check(&[("allow_partial", "1")], Err("`allow_partial=1` is neither"));
         check(&[("limit", "-1")], Err("`limit=-1` is no number of rows"));
         check(&[("min_position", "4")], Err("`min_position=4` is no position"));
@@ -189,7 +256,9 @@ mod tests {
 
     #[test]
     fn waiting_has_a_limit() {
-        let options = |wait| super::options(None, wait, false, &Client::for_tests());
+        let options = |wait: Option<&str>| {
+            super::options(Asked { wait: wait.map(str::to_owned), ..Asked::default() }, &Client::for_tests())
+        };
         assert_eq!(options(None).unwrap().wait, Duration::from_secs(10));
         assert_eq!(options(Some("250ms")).unwrap().wait, Duration::from_millis(250));
         for wait in ["soon", "6m", "-1s"] {
