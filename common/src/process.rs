@@ -20,8 +20,9 @@ use crate::{
 /// Anything that a program may end for.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What is logged unless told.
-pub const LOG: &str = "warn,common=info,batch_layer=info,speed_layer=info,serving_layer=info,lamina=info,rdkafka=error";
+/// What is logged unless told. That a commit was refused is told, or tried again, by whoever has made it.
+pub const LOG: &str = "warn,common=info,batch_layer=info,speed_layer=info,serving_layer=info,lamina=info,rdkafka=error,\
+                       deltalake_core::kernel::transaction=off";
 
 /// Threads that run queries need so much stack, for the deepest query that is taken. Only what is used of it costs.
 pub const STACK_BYTES: usize = 16 << 20;

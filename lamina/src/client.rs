@@ -169,9 +169,10 @@ impl Client {
         bar.finish_and_clear();
         match (job["state"].as_str(), job["batch_version"].as_i64()) {
             (Some("succeeded"), Some(version)) => Ok(format!("view `{view}`: published batch version {version}")),
-            (Some("succeeded"), None) => {
-                Ok(format!("view `{view}`: nothing new in the master dataset, nothing published"))
-            }
+            (Some("succeeded"), None) => Ok(format!(
+                "view `{view}`: nothing published, as nothing has been archived since its last batch version; new events \
+                 are in answers already, and are archived a few seconds later (`batch.flush_age`)"
+            )),
             _ => Err(anyhow!("job `{id}` failed: {}", job["error"].as_str().unwrap_or("it does not say why"))),
         }
     }
@@ -190,13 +191,15 @@ impl Client {
             ));
         }
         for view in self.get("/v1/views").await?["views"].as_array().into_iter().flatten() {
-            lines.push(format!(
-                "view {}: batch version {}, cut {}, head {}",
-                text(&view["name"]),
-                view["batch_version"],
-                view["cut"],
-                view["head"]
-            ));
+            let batch = match view["batch_version"].as_i64() {
+                Some(version) => format!("batch version {version}, cut {}", view["cut"]),
+                None => "no batch version yet".to_owned(),
+            };
+            let head = match &view["head"] {
+                Value::Null => "cannot be answered now".to_owned(),
+                head => format!("head {head}"),
+            };
+            lines.push(format!("view {}: {batch}, {head}", text(&view["name"])));
         }
         let ready = self.get("/readyz").await;
         lines.push(match ready {

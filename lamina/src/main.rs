@@ -252,7 +252,8 @@ async fn record_lost(dataset: &str, yes: bool, flags: &Flags) -> Result<()> {
 fn checked(dir: &std::path::Path, sample: Option<PathBuf>, dataset: Option<&str>) -> Result<()> {
     let catalog = check::load(dir)?;
     let mut out = std::io::stdout();
-    writeln!(out, "{} datasets and {} views: nothing wrong", catalog.datasets.len(), catalog.views.len())?;
+    let (datasets, views) = (counted(catalog.datasets.len(), "dataset"), counted(catalog.views.len(), "view"));
+    writeln!(out, "{datasets} and {views}: nothing wrong")?;
     let Some(sample) = sample else { return Ok(()) };
     let found = check::sample(&check::dataset(&catalog, dataset)?, &sample)?;
     writeln!(out, "{} events can be used", found.usable)?;
@@ -264,4 +265,9 @@ fn checked(dir: &std::path::Path, sample: Option<PathBuf>, dataset: Option<&str>
     }
     anyhow::ensure!(found.dead.is_empty(), "not all events of the sample can be used");
     Ok(())
+}
+
+/// `1 view`, `2 views`.
+fn counted(count: usize, name: &str) -> String {
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }

@@ -20,7 +20,7 @@ use super::report::line;
 use crate::sandbox::cache;
 
 /// Asks for a recompute of a view and waits for its end.
-async fn recompute(url: &str, view: &str) -> Result<Duration> {
+pub(super) async fn recompute(url: &str, view: &str) -> Result<Duration> {
     let client = reqwest::Client::new();
     let mut job: Value = client.post(format!("{url}/v1/views/{view}/recompute")).send().await?.json().await?;
     let id = job["id"].as_str().context("a job")?.to_owned();

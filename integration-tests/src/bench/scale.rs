@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{
     queries::{CLIENTS, throughput},
+    recompute::recompute,
     report::{line, rate},
 };
 use crate::sandbox::process::{Program, free_port};
@@ -95,8 +96,7 @@ pub async fn measure(folder: &Path, catalog: &str, brokers: &str, events: u64) -
         line(&format!("ingest, speed workers: {count}, events a second"), &rate(events, time), "");
         line(&format!("ingest, speed workers: {count}, events a CPU second"), &rate(events, cpu), "");
         times.push(time.as_secs_f64());
-        // Until what was archived has been recomputed.
-        tokio::time::sleep(Duration::from_secs(15)).await;
+        recompute(&apart.replicas[0].url, "a").await?;
         let urls: Vec<&str> = apart.replicas.iter().map(|replica| replica.url.as_str()).collect();
         let lookups = throughput(&urls).await?;
         line(&format!("key lookups by {CLIENTS} clients, serving replicas: {count}"), &format!("{lookups} /s"), "");
