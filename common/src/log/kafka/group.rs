@@ -48,7 +48,8 @@ impl Kafka {
             .set("auto.offset.reset", "latest");
         self.settings.unless_given(&mut config, &["session.timeout.ms"], "6000");
         self.settings.unless_given(&mut config, &["heartbeat.interval.ms"], "1000");
-        self.settings.unless_given(&mut config, &["max.poll.interval.ms"], REBALANCE_MS);
+        // It must not be shorter than the session time-out: whoever sets that one sees to this one.
+        self.settings.unless_given(&mut config, &["max.poll.interval.ms", "session.timeout.ms"], REBALANCE_MS);
         let assigned = watch::Sender::new(Assignment::new());
         let (reached, committing) = watch::channel(BTreeMap::new());
         let (topics_sender, subscribed) = watch::channel(topics.iter().map(|&topic| topic.to_owned()).collect());
