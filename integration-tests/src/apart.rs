@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -291,13 +294,16 @@ enum Target {
 }
 
 /// Kills members, the broker and the store at random moments, `kills` times; the seed draws whom and when. What is
-/// killed is started again, and answers have to come before the next one.
-pub async fn under_fire(seed: u64, kills: usize, mut say: impl FnMut(String)) -> Result<Outcome> {
+/// killed is started again, and answers have to come before the next one. Ends before that once `enough` is set.
+pub async fn under_fire(seed: u64, kills: usize, enough: &AtomicBool, mut say: impl FnMut(String)) -> Result<Outcome> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut cluster = Cluster::start(&["a", "a"], 2).await?;
     let users = cluster.users(2);
     cluster.more(&users.traffic, 20).await?;
     for kill in 1..=kills {
+        if enough.load(Ordering::Relaxed) {
+            break;
+        }
         let targets = cluster.members.len() + 2;
         let target = match random.usize(0..targets) {
             place if place < cluster.members.len() => Target::Member(place),

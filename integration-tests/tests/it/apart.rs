@@ -1,6 +1,6 @@
 //! The layers as separate processes, on Apache Kafka and an S3 server.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicBool, time::Duration};
 
 use common::position::Frontier;
 use integration_tests::apart::{Cluster, under_fire};
@@ -50,7 +50,7 @@ async fn states_of_another_format_take_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_fire_ten_times() {
-    let outcome = under_fire(1, 10, |line| println!("{line}")).await.unwrap();
+    let outcome = under_fire(1, 10, &AtomicBool::new(false), |line| println!("{line}")).await.unwrap();
     println!("{outcome:?}");
     assert!(outcome.answers > 100 && outcome.dead > 0, "{outcome:?}");
 }

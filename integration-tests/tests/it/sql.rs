@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use common::{
+    access::Scope,
     catalog::Catalog,
     clock::System,
     log::{Log, NewRecord},
@@ -113,4 +114,35 @@ async fn files() {
     let (_, stamp) = world.query("SELECT * FROM whole", &Options::default()).await.unwrap();
     assert_eq!(stamp.views["whole"].batch_version, Some(1));
     Arc::into_inner(world).unwrap().stop().await.unwrap();
+}
+
+/// Also where files of the dead letters were merged, so that they do not come in the order of their commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_dead_letters_come_first() {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new(0, Arc::new(System)));
+    let store = Arc::new(object_store::memory::InMemory::new());
+    let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), store).unwrap();
+    let sql = "CREATE TABLE sales (id BIGINT NOT NULL);".to_owned();
+    let catalog = Arc::new(Catalog::parse(&[("catalog.sql".to_owned(), sql)]).unwrap());
+    log.ensure_topic("sales", 2).await.unwrap();
+    let world = World::start(&storage, &log, &catalog, Settings::hasty()).await.unwrap();
+    let (scope, commits) = (Scope::default(), 13);
+    for commit in 0..commits {
+        let broken = format!("broken {commit}").repeat(1 + commit % 3 * 40);
+        log.append("sales", 1, vec![NewRecord { key: None, value: Some(broken.into()) }]).await.unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let archived = i64::try_from(commit).unwrap() + 1;
+        while world.engine.dataset("sales", &scope).await.unwrap().master_frontier.get(1) < archived {
+            assert!(std::time::Instant::now() < deadline, "dead letter {commit} is not archived");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    for limit in [1, 5, 100] {
+        let letters = world.engine.dead_letters("sales", limit, &scope).await.unwrap();
+        let offsets: Vec<i64> = letters.iter().map(|letter| letter.offset).collect();
+        let newest: Vec<i64> = (0..i64::try_from(commits).unwrap()).rev().take(limit).collect();
+        assert_eq!(offsets, newest);
+    }
+    assert_eq!(world.engine.dataset("sales", &scope).await.unwrap().dead_letters, i64::try_from(commits).unwrap());
+    world.stop().await.unwrap();
 }

@@ -1,21 +1,34 @@
 //! What there is, and how it stands.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use common::{
     access::Scope,
     catalog::{Dataset, View},
     master,
+    position::Frontier,
 };
 use datafusion::{
     arrow::{
         array::{Array, AsArray, RecordBatch},
         datatypes::{Int32Type, Int64Type, TimestampMicrosecondType},
     },
-    physical_plan::collect,
+    catalog::TableProvider,
+    error::DataFusionError,
+    logical_expr::{Expr, ident, lit},
 };
 
-use super::{DatasetInfo, DeadLetterInfo, Engine, Error, Options, VersionInfo, ViewInfo};
+use super::{
+    DatasetInfo, DeadLetterInfo, Engine, Error, Options, Stop, VersionInfo, ViewInfo,
+    query::master_table::{At, MasterTable},
+    session,
+};
+
+/// What the dead letters are called in the query that reads them.
+const DEAD_LETTERS: &str = "dead_letters";
 
 const HISTORY: usize = 20;
 
@@ -99,31 +112,29 @@ impl Engine {
         let at = self.newest(&self.dead_letters, &dataset, true).await?;
         let table = master::dead_letters(&self.context.storage, &dataset.name)
             .map_err(|error| Error::storage("open the dead letters", error))?;
-        let mut letters: Vec<DeadLetterInfo> = Vec::new();
-        // Files come in the order of their commits: the newest are at the end.
-        for file in at.files.iter().rev() {
-            if letters.len() >= limit {
-                break;
-            }
-            let scan = common::storage::scan::Scan {
-                table: table.path(),
-                schema: master::dead_letters_schema(),
-                files: &[(**file).clone()],
-                projection: None,
-                predicate: None,
-                exact: false,
-                limit: None,
-                partitions: 1,
-            };
-            let plan = scan.plan(self.base.runtime_env()).map_err(Error::Execution)?;
-            let batches = collect(plan, self.base.task_ctx()).await.map_err(Error::Execution)?;
-            letters.extend(batches.iter().flat_map(letters_of));
-        }
+        let (version, table, schema) = (at, table.path().to_owned(), master::dead_letters_schema());
+        let table = MasterTable { name: DEAD_LETTERS.to_owned(), schema, at: Some(At { version, table }) };
+        let rows = self.newest_of(table, &archived, limit).await.map_err(Error::Execution)?;
+        Ok(rows.iter().flat_map(letters_of).collect())
+    }
+
+    /// The newest rows of a table below `frontier`.
+    async fn newest_of(
+        &self,
+        table: MasterTable,
+        frontier: &Frontier,
+        limit: usize,
+    ) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let tables: BTreeMap<String, Arc<dyn TableProvider>> = [(table.name.clone(), Arc::new(table) as _)].into();
+        let context = session::with_tables(&self.base, tables, &Stop::default())?;
         // The dead letters' table is committed first: what the master does not cover yet is not decided.
-        letters.retain(|letter| letter.offset < archived.get(letter.partition));
-        letters.sort_by_key(|letter| std::cmp::Reverse((letter.timestamp_us, letter.partition, letter.offset)));
-        letters.truncate(limit);
-        Ok(letters)
+        let below = frontier
+            .iter()
+            .map(|(partition, next)| ident("_partition").eq(lit(partition)).and(ident("_offset").lt(lit(next))));
+        let newest = ["_timestamp", "_partition", "_offset"].map(|column| ident(column).sort(false, false));
+        let rows = context.table(DEAD_LETTERS).await?;
+        let rows = rows.filter(below.reduce(Expr::or).unwrap_or_else(|| lit(false)))?;
+        rows.sort(newest.to_vec())?.limit(0, Some(limit))?.collect().await
     }
 
     /// `Ok` once each of `views` can be answered; else the reason of one that cannot.

@@ -30,7 +30,7 @@ use crate::{
 };
 
 mod depth;
-mod master_table;
+pub(super) mod master_table;
 
 /// How long a query waits for the speed layer to be able to complete a batch view version.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -126,7 +126,8 @@ impl Engine {
                 true => Some(self.master_at(dataset, options, &mut frame.stamp).await?),
                 false => None,
             };
-            let table = master_table::MasterTable { dataset: dataset.clone(), at };
+            let (name, schema) = (dataset.name.clone(), dataset.schema.clone());
+            let table = master_table::MasterTable { name, schema, at };
             frame.tables.insert(dataset.name.clone(), Arc::new(table));
         }
         let mut by_dataset: BTreeMap<&str, Vec<&Arc<View>>> = BTreeMap::new();

@@ -1,10 +1,9 @@
-//! A dataset as a table: the master at one version.
+//! A dataset, or its dead letters, as a table: at one version.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use common::{
-    catalog::Dataset,
     master::Version,
     storage::{scan::Scan, table::DataFile},
 };
@@ -17,25 +16,26 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 
-/// A dataset.
+/// A table of the batch layer's.
 #[derive(Debug)]
-pub(super) struct MasterTable {
-    pub(super) dataset: Arc<Dataset>,
-    /// `None` while the dataset is only known by name, in queries that do not read it.
-    pub(super) at: Option<At>,
+pub(in crate::engine) struct MasterTable {
+    pub(in crate::engine) name: String,
+    pub(in crate::engine) schema: SchemaRef,
+    /// `None` while it is only known by name, in queries that do not read it.
+    pub(in crate::engine) at: Option<At>,
 }
 
 /// The version that is read.
 #[derive(Debug)]
-pub(super) struct At {
-    pub(super) version: Version,
-    pub(super) table: String,
+pub(in crate::engine) struct At {
+    pub(in crate::engine) version: Version,
+    pub(in crate::engine) table: String,
 }
 
 #[async_trait]
 impl TableProvider for MasterTable {
     fn schema(&self) -> SchemaRef {
-        self.dataset.schema.clone()
+        self.schema.clone()
     }
 
     fn table_type(&self) -> TableType {
@@ -54,18 +54,17 @@ impl TableProvider for MasterTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let Some(at) = &self.at else {
-            return Err(DataFusionError::Internal(format!(
-                "dataset `{}` was not opened for this query",
-                self.dataset.name
-            )));
+            return Err(DataFusionError::Internal(format!("dataset `{}` was not opened for this query", self.name)));
         };
-        let schema = DFSchema::try_from(self.dataset.schema.clone())?;
+        let schema = DFSchema::try_from(self.schema.clone())?;
         let predicate = conjunction(filters.to_vec());
         let predicate = predicate.map(|filter| state.create_physical_expr(filter, &schema)).transpose()?;
-        let files: Vec<DataFile> = at.version.files.iter().map(|file| (**file).clone()).collect();
+        let mut files: Vec<DataFile> = at.version.files.iter().map(|file| (**file).clone()).collect();
+        // Names are in the order of time. Once the newest have been read, a top-N of time skips the others.
+        files.sort_by(|a, b| b.path.cmp(&a.path));
         Scan {
             table: &at.table,
-            schema: self.dataset.schema.clone(),
+            schema: self.schema.clone(),
             files: &files,
             projection: projection.cloned(),
             predicate,
