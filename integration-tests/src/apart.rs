@@ -231,7 +231,10 @@ impl Cluster {
 
     /// Users of it: `clients` ask without pause, and a producer writes to Kafka.
     pub fn users(&self, clients: usize) -> Users {
-        let traffic = Traffic::new(self.urls());
+        self.users_of(Traffic::new(self.urls()), clients)
+    }
+
+    fn users_of(&self, traffic: Arc<Traffic>, clients: usize) -> Users {
         #[allow(clippy::disallowed_methods, reason = "users are no tasks of the system")]
         let asking = (0..clients).map(|user| tokio::spawn(traffic.clone().ask(user))).collect();
         let (producing, brokers) = (traffic.clone(), self.brokers());
@@ -276,6 +279,9 @@ impl Cluster {
     }
 }
 
+/// In a run of more kills, users rest after each answer.
+const UNRESTING: usize = 50;
+
 /// Who uses a cluster.
 #[derive(Debug)]
 pub struct Users {
@@ -298,7 +304,9 @@ enum Target {
 pub async fn under_fire(seed: u64, kills: usize, enough: &AtomicBool, mut say: impl FnMut(String)) -> Result<Outcome> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut cluster = Cluster::start(&["a", "a"], 2).await?;
-    let users = cluster.users(2);
+    // Each answer is checked with a query over all events before it.
+    let rest = if kills > UNRESTING { Duration::from_millis(100) } else { Duration::ZERO };
+    let users = cluster.users_of(Traffic::resting(cluster.urls(), rest), 2);
     cluster.more(&users.traffic, 20).await?;
     for kill in 1..=kills {
         if enough.load(Ordering::Relaxed) {
