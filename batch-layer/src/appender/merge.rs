@@ -38,7 +38,8 @@ impl Commit {
     /// Merges files of a table, where there are enough of one size. A failure of that is none of archiving: it is told,
     /// and tried again after the next commit.
     pub(super) async fn merge(&self, at: Place, schema: &SchemaRef) -> Result<Place, Error> {
-        let small = due(&at.version.files, self.context.settings.merge_files);
+        // The snapshot's own: a commit may have come after another appender's, whose files only the snapshot has.
+        let small = due(&at.snapshot.files(), self.context.settings.merge_files);
         let cancelled = self.context.supervisor.cancelled();
         if small.is_empty() || cancelled.is_cancelled() {
             return Ok(at);
@@ -81,8 +82,8 @@ impl Commit {
 
 /// The files to merge: the oldest of `many` that are within four times of one another's size, as many as make a large
 /// one.
-fn due(files: &[Arc<DataFile>], many: usize) -> Vec<DataFile> {
-    let mut by_size: BTreeMap<u32, Vec<&Arc<DataFile>>> = BTreeMap::new();
+fn due(files: &[DataFile], many: usize) -> Vec<DataFile> {
+    let mut by_size: BTreeMap<u32, Vec<&DataFile>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.size < LARGE) {
         by_size.entry(file.size.max(1).ilog2() / 2).or_default().push(file);
     }
@@ -90,12 +91,12 @@ fn due(files: &[Arc<DataFile>], many: usize) -> Vec<DataFile> {
     // Names are in the order of time.
     alike.sort_by(|a, b| a.path.cmp(&b.path));
     let mut bytes = 0;
-    let fits = |file: &&Arc<DataFile>| {
+    let fits = |file: &&DataFile| {
         let fits = bytes < FILE_BYTES;
         bytes += usize::try_from(file.size).unwrap_or(0);
         fits
     };
-    alike.into_iter().take_while(fits).map(|file| (**file).clone()).collect()
+    alike.into_iter().take_while(fits).cloned().collect()
 }
 
 /// Stores one file with the rows of all of `files`, in their order. No commit names it yet.
@@ -136,7 +137,7 @@ mod tests {
         let check = |sizes: &[i64], expected: &[usize]| {
             let file =
                 |(i, &size): (usize, &i64)| DataFile { path: format!("part-{i}"), size, rows: 1, ranges: [].into() };
-            let mut files: Vec<_> = sizes.iter().enumerate().map(file).map(Arc::new).collect();
+            let mut files: Vec<_> = sizes.iter().enumerate().map(file).collect();
             files.reverse();
             let due: Vec<String> = due(&files, 3).into_iter().map(|file| file.path).collect();
             let expected: Vec<String> = expected.iter().map(|i| format!("part-{i}")).collect();
