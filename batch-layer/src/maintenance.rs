@@ -94,10 +94,6 @@ async fn sweep(storage: &Storage, table: &ViewTable, oldest_ms: i64) -> Result<(
         return Ok(());
     }
     let prefix = Path::from(table.table().path());
-    let failed = |action, path: &Path| {
-        let path = path.to_string();
-        move |source| storage::Error::Object { action, path, source }
-    };
     // Listed before the versions are looked at: what is published in between is not in the list.
     let objects = storage.objects();
     let listed: Vec<_> = objects.list(Some(&prefix)).try_collect().await.map_err(failed("list", &prefix))?;
@@ -106,11 +102,7 @@ async fn sweep(storage: &Storage, table: &ViewTable, oldest_ms: i64) -> Result<(
         let Some(name) = object.location.filename() else { continue };
         let is_data = name.starts_with("part-") && !object.location.as_ref().contains("_delta_log");
         if is_data && !named.contains(name) && object.last_modified.timestamp_millis() < oldest_ms {
-            match objects.delete(&object.location).await {
-                // Another process may be at it too.
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(source) => return Err(failed("delete", &object.location)(source)),
-            }
+            delete(storage, &object.location).await?;
         }
     }
     Ok(())
@@ -126,10 +118,6 @@ async fn sweep_definitions(storage: &Storage, catalog: &Catalog, oldest_ms: i64)
         views.map(|view| Ok(ViewTable::new(storage, view)?.table().path().to_owned())).collect();
     let in_force = in_force?;
     let objects = storage.objects();
-    let failed = |action, path: &Path| {
-        let path = path.to_string();
-        move |source| storage::Error::Object { action, path, source }
-    };
     let views = Path::from("views");
     for view in objects.list_with_delimiter(Some(&views)).await.map_err(failed("list", &views))?.common_prefixes {
         let definitions = objects.list_with_delimiter(Some(&view)).await.map_err(failed("list", &view))?;
@@ -142,15 +130,25 @@ async fn sweep_definitions(storage: &Storage, catalog: &Catalog, oldest_ms: i64)
             // The table's log last, its newest version first: what is left of a table is one.
             paths.sort_by(|a, b| b.cmp(a));
             for path in paths {
-                match objects.delete(&path).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                    Err(source) => return Err(failed("delete", &path)(source).into()),
-                }
+                delete(storage, &path).await?;
             }
             tracing::info!(table = table.as_ref(), "deleted a view's table: its definition is not in force any more");
         }
     }
     Ok(())
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(object_store::Error) -> storage::Error {
+    let path = path.to_string();
+    move |source| storage::Error::Object { action, path, source }
+}
+
+/// Deletes an object, unless another process that is at it too has done so.
+async fn delete(storage: &Storage, path: &Path) -> Result<(), storage::Error> {
+    match storage.objects().delete(path).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(source) => Err(failed("delete", path)(source)),
+    }
 }
 
 /// The files of the newest version and of those that were replaced at `oldest_ms` or later: a query that began before

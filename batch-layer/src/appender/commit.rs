@@ -101,6 +101,8 @@ impl Commit {
             let failure = match committed {
                 Ok(snapshot) => {
                     after.version = snapshot.version();
+                    // Another appender may have merged files in between: which there are, only the snapshot says.
+                    after.files = snapshot.files().into_iter().map(Arc::new).collect();
                     *at = Place { table: at.table.clone(), snapshot, version: after };
                     return Ok(());
                 }

@@ -38,8 +38,7 @@ impl Commit {
     /// Merges files of a table, where there are enough of one size. A failure of that is none of archiving: it is told,
     /// and tried again after the next commit.
     pub(super) async fn merge(&self, at: Place, schema: &SchemaRef) -> Result<Place, Error> {
-        // The snapshot's own: a commit may have come after another appender's, whose files only the snapshot has.
-        let small = due(&at.snapshot.files(), self.context.settings.merge_files);
+        let small = due(&at.version.files, self.context.settings.merge_files);
         let cancelled = self.context.supervisor.cancelled();
         if small.is_empty() || cancelled.is_cancelled() {
             return Ok(at);
@@ -82,8 +81,8 @@ impl Commit {
 
 /// The files to merge: the oldest of `many` that are within four times of one another's size, as many as make a large
 /// one.
-fn due(files: &[DataFile], many: usize) -> Vec<DataFile> {
-    let mut by_size: BTreeMap<u32, Vec<&DataFile>> = BTreeMap::new();
+fn due(files: &[Arc<DataFile>], many: usize) -> Vec<DataFile> {
+    let mut by_size: BTreeMap<u32, Vec<&Arc<DataFile>>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.size < LARGE) {
         by_size.entry(file.size.max(1).ilog2() / 2).or_default().push(file);
     }
@@ -91,28 +90,18 @@ fn due(files: &[DataFile], many: usize) -> Vec<DataFile> {
     // Names are in the order of time.
     alike.sort_by(|a, b| a.path.cmp(&b.path));
     let mut bytes = 0;
-    let fits = |file: &&DataFile| {
+    let fits = |file: &&Arc<DataFile>| {
         let fits = bytes < FILE_BYTES;
         bytes += usize::try_from(file.size).unwrap_or(0);
         fits
     };
-    alike.into_iter().take_while(fits).cloned().collect()
+    alike.into_iter().take_while(fits).map(|file| (**file).clone()).collect()
 }
 
 /// Stores one file with the rows of all of `files`, in their order. No commit names it yet.
 async fn merged(storage: &Storage, table: &Table, schema: SchemaRef, files: &[DataFile]) -> Result<DataFile, Failure> {
     let runtime = storage.runtime(Arc::new(UnboundedMemoryPool::default()))?;
-    let scan = Scan {
-        table: table.path(),
-        schema: schema.clone(),
-        files,
-        projection: None,
-        predicate: None,
-        exact: false,
-        limit: None,
-        partitions: 1,
-    };
-    let scan = scan.plan(&runtime)?;
+    let scan = Scan::whole(table.path(), schema.clone(), files).plan(&runtime)?;
     let mut rows = scan.execute(0, Arc::new(TaskContext::default().with_runtime(runtime)))?;
     let mut file = File::new(&schema, Layout::Master)?;
     while let Some(batch) = rows.next().await {
@@ -137,7 +126,7 @@ mod tests {
         let check = |sizes: &[i64], expected: &[usize]| {
             let file =
                 |(i, &size): (usize, &i64)| DataFile { path: format!("part-{i}"), size, rows: 1, ranges: [].into() };
-            let mut files: Vec<_> = sizes.iter().enumerate().map(file).collect();
+            let mut files: Vec<_> = sizes.iter().enumerate().map(file).map(Arc::new).collect();
             files.reverse();
             let due: Vec<String> = due(&files, 3).into_iter().map(|file| file.path).collect();
             let expected: Vec<String> = expected.iter().map(|i| format!("part-{i}")).collect();

@@ -46,7 +46,12 @@ pub struct Scan<'a> {
     pub partitions: usize,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    /// All rows and columns of some files, in their order.
+    pub fn whole(table: &'a str, schema: SchemaRef, files: &'a [DataFile]) -> Self {
+        Self { table, schema, files, projection: None, predicate: None, exact: false, limit: None, partitions: 1 }
+    }
+
     /// The physical plan.
     pub fn plan(self, runtime: &RuntimeEnv) -> Result<Arc<dyn ExecutionPlan>> {
         let store = runtime.object_store(Storage::datafusion_url())?;
@@ -155,16 +160,8 @@ mod tests {
         let predicate: Arc<dyn PhysicalExpr> =
             Arc::new(BinaryExpr::new(col("id", &rows.schema()).unwrap(), Operator::Eq, lit(7_000_i64)));
         for _ in 0..2 {
-            let scan = Scan {
-                table: "views/v",
-                schema: rows.schema(),
-                files: std::slice::from_ref(&file),
-                projection: None,
-                predicate: Some(predicate.clone()),
-                exact: false,
-                limit: None,
-                partitions: 1,
-            };
+            let whole = Scan::whole("views/v", rows.schema(), std::slice::from_ref(&file));
+            let scan = Scan { predicate: Some(predicate.clone()), ..whole };
             let context = Arc::new(TaskContext::default().with_runtime(runtime.clone()));
             let found = collect(scan.plan(&runtime).unwrap(), context).await.unwrap();
             let pages: usize = found.iter().map(RecordBatch::num_rows).sum();

@@ -269,11 +269,11 @@ impl Table {
         removed: &BTreeSet<&str>,
         now_ms: i64,
     ) -> Result<Snapshot, Error> {
-        let (files, removed_count) = (at.delta.log_data(), removed.len());
-        let removed = files.iter().filter(|file| removed.contains(file.path().as_ref()));
-        let mut actions: Vec<Action> = removed.map(|file| Action::Remove(file.remove_action(false))).collect();
+        let files = at.delta.log_data();
+        let there = files.iter().filter(|file| removed.contains(file.path().as_ref()));
+        let mut actions: Vec<Action> = there.map(|file| Action::Remove(file.remove_action(false))).collect();
         // Rows that are elsewhere by now would be there twice.
-        if actions.len() != removed_count {
+        if actions.len() != removed.len() {
             return Err(Error::Conflict { table: self.path.clone() });
         }
         actions.push(Action::Add(Add { data_change: false, ..added.to_add(now_ms) }));

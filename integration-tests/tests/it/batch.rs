@@ -270,17 +270,7 @@ fn hasty(owner: &str) -> Settings {
 
 async fn read(storage: &Storage, table: &Table, schema: SchemaRef, files: &[DataFile]) -> Vec<RecordBatch> {
     let runtime = storage.runtime(Arc::new(UnboundedMemoryPool::default())).unwrap();
-    let scan = Scan {
-        table: table.path(),
-        schema,
-        files,
-        projection: None,
-        predicate: None,
-        exact: false,
-        limit: None,
-        partitions: 1,
-    };
-    let plan = scan.plan(&runtime).unwrap();
+    let plan = Scan::whole(table.path(), schema, files).plan(&runtime).unwrap();
     collect(plan, Arc::new(TaskContext::default().with_runtime(runtime))).await.unwrap()
 }
 

@@ -125,18 +125,6 @@ pub(super) struct Rows {
     /// How many rows at most, 100 unless told.
     #[param(example = 20)]
     limit: Option<u64>,
-    /// The answer waits until its head has reached this position: JSON.
-    #[param(example = "{\"sales\": {\"0\": 1204}}")]
-    min_position: Option<String>,
-    /// How long it waits at most, 10 seconds unless told, at most 5 minutes.
-    #[param(example = "10s")]
-    wait: Option<String>,
-    /// Whether partitions that no worker of the speed layer holds may be left at the view's cut.
-    #[param(example = false)]
-    allow_partial: Option<bool>,
-    /// `json`, `ndjson`, `csv` or `arrow`, whatever `Accept` says.
-    #[param(example = "csv")]
-    format: Option<String>,
     /// Equalities on columns, such as `product_id=7`.
     #[param(style = Form, explode = true, additional_properties = true, example = json!({"product_id": "7"}))]
     columns: BTreeMap<String, String>,
@@ -150,6 +138,13 @@ pub(super) struct Sql {
     /// Any read-only SQL, over views or over datasets.
     #[param(example = "SELECT * FROM daily_sales ORDER BY day DESC LIMIT 7")]
     sql: String,
+}
+
+/// How a query in an address is to be answered.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "it describes `super::query::Asked`")]
+pub(super) struct Asked {
     /// The answer waits until its head has reached this position: JSON.
     #[param(example = "{\"sales\": {\"0\": 1204}}")]
     min_position: Option<String>,

@@ -53,7 +53,7 @@ pub(super) async fn sql(
     summary = "Run a read-only SQL query that stands in the address",
     description = "The same as `POST /v1/sql`, for spreadsheets and other programs that are given an address and \
                    nothing else.",
-    params(described::Sql),
+    params(described::Sql, described::Asked),
     responses((
         status = 200, description = "The answer, in the format that `format` names or `Accept` prefers",
         content(
@@ -110,7 +110,7 @@ async fn answer_to(
 #[utoipa::path(
     get, path = "/v1/views/{view}/rows", operation_id = "view_rows", tag = "queries",
     summary = "Rows of a view, in no order",
-    params(("view" = String, Path, example = "product_sales"), described::Rows),
+    params(("view" = String, Path, example = "product_sales"), described::Rows, described::Asked),
     responses((
         status = 200, description = "The answer, in the format that `Accept` prefers",
         content(
