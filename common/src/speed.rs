@@ -59,6 +59,8 @@ pub struct Frozen {
     pub head: Frontier,
     /// The age of the oldest logged event that is not in it; 0 if there is none, `None` if that cannot be told.
     pub freshness_ms: Option<i64>,
+    /// Why the head does not move, in whichever part of it does not; `None` when all is well.
+    pub stopped: Option<String>,
     /// The views, in the request's order.
     pub views: Vec<FrozenView>,
     /// Partitions that nobody holds: nothing above the views' cuts is in the answer. Empty unless asked for.

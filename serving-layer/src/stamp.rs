@@ -15,6 +15,9 @@ pub struct Stamp {
     /// The age of the oldest logged event that the answer lacks; 0 if it lacks none, null when the log's end cannot be
     /// told.
     pub freshness_ms: Option<i64>,
+    /// By dataset, why the head stands still: the answer is as exact as ever, and gets old. Only there when it does.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stopped: BTreeMap<String, String>,
     /// By dataset, partitions that no worker of the speed layer held: the answer has nothing of them above its views'
     /// cuts. Only there when the query allowed it and it came to that.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

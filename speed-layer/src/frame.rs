@@ -171,14 +171,14 @@ impl Shared {
     /// Freezes some partitions of the present frame, as far as it has them; `None` when it does not have one of the
     /// views.
     pub(crate) fn freeze(&self, views: &[ViewRequest], wanted: &BTreeSet<Partition>) -> Result<Option<Part>, Error> {
-        let (frame, freshness_ms) = {
+        let (frame, freshness_ms, stopped) = {
             let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
             let Some(frame) = inner.frame.clone() else {
                 let reason = inner.stopped.clone().unwrap_or_default();
                 return Err(Error::NotReady { dataset: self.dataset.clone(), reason });
             };
             let freshness_ms = inner.beyond.freshness_ms(&frame.head, self.clock.now_us());
-            (frame, freshness_ms)
+            (frame, freshness_ms, inner.stopped.clone())
         };
         let mut parts = Vec::with_capacity(views.len());
         for view in views {
@@ -186,7 +186,7 @@ impl Shared {
             parts.push(part);
         }
         let head = frame.head.iter().filter(|(partition, _)| wanted.contains(partition)).collect();
-        Ok(Some(Part { head, freshness_ms, views: parts }))
+        Ok(Some(Part { head, freshness_ms, stopped, views: parts }))
     }
 
     /// The head, and the news when it moves.

@@ -108,6 +108,7 @@ impl Service {
             id,
             head: part.head,
             freshness_ms: part.freshness_ms,
+            stopped: part.stopped,
             possible: part.views.iter().map(|view| view.possible.clone()).collect(),
         };
         let now = Instant::now();

@@ -16,6 +16,8 @@ pub struct Part {
     pub head: Frontier,
     /// As in [`Frozen`], for these partitions.
     pub freshness_ms: Option<i64>,
+    /// As in [`Frozen`], for these partitions.
+    pub stopped: Option<String>,
     /// The views, in the request's order.
     pub views: Vec<PartView>,
 }
@@ -69,7 +71,7 @@ pub fn combine(request: &Request, parts: &[Part]) -> Result<Frozen, Error> {
         views.push(FrozenView { cut_index, states: Arc::new(Begun { states, cut_index }) });
     }
     let freshness_ms = oldest(parts).filter(|_| missing.is_empty());
-    Ok(Frozen { head, freshness_ms, views, missing })
+    Ok(Frozen { head, freshness_ms, stopped: stopped(parts), views, missing })
 }
 
 /// Parts that have no partition in common, and the same views, as one.
@@ -86,12 +88,16 @@ pub fn merge(mut parts: Vec<Part>) -> Part {
         let possible = (0..cuts).map(|cut| parts.iter().all(|part| part.views[place].possible[cut])).collect();
         PartView { possible, states: Arc::new(Together::of(&parts, place)) }
     });
-    Part { head, freshness_ms: oldest(&parts), views: views.collect() }
+    Part { head, freshness_ms: oldest(&parts), stopped: stopped(&parts), views: views.collect() }
 }
 
 fn oldest(parts: &[Part]) -> Option<i64> {
     let ages: Option<Vec<i64>> = parts.iter().map(|part| part.freshness_ms).collect();
     ages.map(|ages| ages.into_iter().max().unwrap_or(0))
+}
+
+fn stopped(parts: &[Part]) -> Option<String> {
+    parts.iter().find_map(|part| part.stopped.clone())
 }
 
 /// The states of one view in all parts.
@@ -147,7 +153,7 @@ mod tests {
 
     fn part(head: &[(Partition, i64)], freshness_ms: Option<i64>, possible: &[bool]) -> Part {
         let view = PartView { possible: possible.to_vec(), states: Arc::new(Nothing) };
-        Part { head: frontier(head), freshness_ms, views: vec![view] }
+        Part { head: frontier(head), freshness_ms, stopped: None, views: vec![view] }
     }
 
     fn request(allow_partial: bool) -> Request {
@@ -164,6 +170,15 @@ mod tests {
         assert_eq!((frozen.head, frozen.freshness_ms), (frontier(&[(0, 9), (1, 8)]), Some(5)));
         let apart = [part(&[(0, 9)], None, &[true, false]), part(&[(1, 8)], None, &[false, true])];
         assert!(matches!(combine(&request(false), &apart), Err(Error::NoCut { .. })));
+    }
+
+    #[test]
+    fn one_part_that_stands_still_is_told_of() {
+        let mut parts = [part(&[(0, 9)], Some(3), &[true, true]), part(&[(1, 8)], Some(5), &[true, true])];
+        assert_eq!(combine(&request(false), &parts).unwrap().stopped, None);
+        parts[1].stopped = Some("its memory is full".to_owned());
+        assert_eq!(combine(&request(false), &parts).unwrap().stopped, parts[1].stopped);
+        assert_eq!(merge(parts.to_vec()).stopped, parts[1].stopped);
     }
 
     #[test]

@@ -77,6 +77,9 @@ pub struct FreezeAnswer {
     pub head: Frontier,
     /// The age of the oldest logged event that is not in it.
     pub freshness_ms: Option<i64>,
+    /// Why the head does not move; absent in answers of workers that are older than this member.
+    #[serde(default)]
+    pub stopped: Option<String>,
     /// For each view, which of its cuts are possible.
     pub possible: Vec<Vec<bool>>,
 }

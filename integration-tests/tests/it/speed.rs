@@ -198,6 +198,7 @@ async fn a_full_memory_stops_the_head_until_a_version_is_published() {
     assert!(ready.iter().any(|reason| reason.contains("speed.memory")), "{ready:?}");
     let stamp = bed.check("by_order", &Options::default()).await;
     assert!(!stamp.head["sales"].is_empty() && !stamp.head["sales"].covers(&bed.end().await), "{stamp:?}");
+    assert!(stamp.stopped["sales"].contains("speed.memory"), "{stamp:?}");
     wait_for("the answer to get old", || async {
         bed.check("by_order", &Options::default()).await.freshness_ms.is_some_and(|ms| ms > 300)
     })
@@ -211,7 +212,8 @@ async fn a_full_memory_stops_the_head_until_a_version_is_published() {
     assert_eq!(stamp.views["by_order"].batch_version, Some(1));
     wait_for("it to be ready", || async { bed.world.engine.ready().await.is_ok() }).await;
     bed.produce(100).await;
-    bed.check_all("by_order").await;
+    let stamp = bed.check_all("by_order").await;
+    assert!(stamp.stopped.is_empty(), "{stamp:?}");
     bed.world.stop().await.unwrap();
 }
 
@@ -228,6 +230,7 @@ async fn a_log_out_of_reach_costs_no_state_and_takes_nothing_back() {
     for _ in 0..20 {
         let (_, stamp) = bed.world.query("SELECT * FROM by_product", &Options::default()).await.unwrap();
         assert_eq!(stamp.head["sales"], before);
+        assert!(stamp.stopped.contains_key("sales"), "{stamp:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     bed.log.fail(0);

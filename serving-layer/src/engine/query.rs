@@ -170,6 +170,9 @@ impl Engine {
         if !frozen.missing.is_empty() {
             frame.stamp.missing.insert(dataset.to_owned(), frozen.missing);
         }
+        if let Some(reason) = frozen.stopped {
+            frame.stamp.stopped.insert(dataset.to_owned(), reason);
+        }
         for ((view, versions), states) in views.iter().zip(versions).zip(frozen.views) {
             let Some(version) = versions.get(states.cut_index).cloned() else {
                 return Err(Error::refused("the speed layer chose a cut that was not offered", "this is a defect"));

@@ -49,6 +49,11 @@ pub(super) struct Stamp {
     views: BTreeMap<String, ViewStamp>,
     /// The age of the oldest logged event that the answer lacks; 0 if it lacks none, null when that cannot be told.
     freshness_ms: Option<i64>,
+    /// By dataset, why the head stands still: the answer is exact, and gets old. Only there when it does.
+    stopped: Option<BTreeMap<String, String>>,
+    /// By dataset, partitions that nobody held: the answer has of them what the batch views have. Only there when the
+    /// query allowed it and it came to that.
+    missing: Option<BTreeMap<String, Vec<i32>>>,
 }
 
 /// What one view's part of an answer was made from.

@@ -142,16 +142,12 @@ async fn freeze(worker: Arc<Worker>, partitions: BTreeSet<Partition>, request: &
         state_format: state_format(),
     };
     let answer: FreezeAnswer = worker.ask(wire::FREEZE, &question, FREEZE_WITHIN).await?;
-    let views = answer.possible.into_iter().enumerate().map(|(view, possible)| PartView {
+    let FreezeAnswer { instance, id, head, freshness_ms, stopped, possible } = answer;
+    let views = possible.into_iter().enumerate().map(|(view, possible)| PartView {
         possible,
-        states: Arc::new(RemoteStates {
-            worker: worker.clone(),
-            instance: answer.instance.clone(),
-            id: answer.id,
-            view,
-        }),
+        states: Arc::new(RemoteStates { worker: worker.clone(), instance: instance.clone(), id, view }),
     });
-    Ok(Part { head: answer.head, freshness_ms: answer.freshness_ms, views: views.collect() })
+    Ok(Part { head, freshness_ms, stopped, views: views.collect() })
 }
 
 /// States that a worker has frozen.
