@@ -19,7 +19,10 @@ use super::{
     floors::Floors,
     report::{line, rate},
 };
-use crate::{sandbox::process::Program, workload::Sales};
+use crate::{
+    sandbox::process::{Program, cpu},
+    workload::Sales,
+};
 
 /// Partitions of the topic.
 const PARTITIONS: i32 = 4;
@@ -83,7 +86,7 @@ pub fn consume(brokers: &str, events: u64) -> Result<Duration> {
         assignment.add_partition_offset("sales", partition, Offset::Beginning)?;
     }
     consumer.assign(&assignment)?;
-    let cpu = own_cpu()?;
+    let cpu = cpu("self")?;
     let mut seen = 0;
     while seen < events {
         match consumer.poll(Duration::from_secs(10)) {
@@ -92,21 +95,15 @@ pub fn consume(brokers: &str, events: u64) -> Result<Duration> {
             None => anyhow::bail!("the topic ended after {seen} of {events} events"),
         }
     }
-    Ok(own_cpu()? - cpu)
-}
-
-/// Processor time of this process.
-fn own_cpu() -> Result<Duration> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    Ok(Duration::from_millis((fields[11].parse::<u64>()? + fields[12].parse::<u64>()?) * 10))
+    Ok(self::cpu("self")? - cpu)
 }
 
 /// Runs a process over the whole topic and says what it used. Gives how many events a second it took, too.
 pub async fn run(port: u16, arguments: &[&str], output: &Path, events: u64, floors: &Floors) -> Result<(Program, u64)> {
     let began = Instant::now();
     let lamina = Program::lamina(port, arguments, output).await?;
-    wait_archived(&lamina, events, Duration::from_secs(300)).await?;
+    let archived = wait_archived(&lamina.url).await?;
+    ensure!(archived == events, "{archived} of {events} events are archived");
     let (time, cpu, memory) = (began.elapsed(), lamina.cpu()?, lamina.memory()?);
     let share = floors.sum().as_secs_f64() / cpu.as_secs_f64() * 100.0;
     line("ingest, events a second", &rate(events, time), "");
@@ -116,18 +113,18 @@ pub async fn run(port: u16, arguments: &[&str], output: &Path, events: u64, floo
     Ok((lamina, events * 1000 / u64::try_from(time.as_millis())?.max(1)))
 }
 
-/// Waits until the master has all events and every view's head has come to the log's end.
-pub async fn wait_archived(lamina: &Program, events: u64, within: Duration) -> Result<()> {
-    let deadline = Instant::now() + within;
+/// Waits until the master dataset and every view's head have come to the log's end. How many events there are.
+pub async fn wait_archived(url: &str) -> Result<u64> {
+    let deadline = Instant::now() + Duration::from_secs(300);
     loop {
-        let dataset: Value = reqwest::get(format!("{}/v1/datasets/sales", lamina.url)).await?.json().await?;
-        let views: Value = reqwest::get(format!("{}/v1/views", lamina.url)).await?.json().await?;
+        let dataset: Value = reqwest::get(format!("{url}/v1/datasets/sales")).await?.json().await?;
+        let views: Value = reqwest::get(format!("{url}/v1/views")).await?.json().await?;
         let end = &dataset["log"]["end"];
         let heads = views["views"].as_array().context("views")?.iter().all(|view| view["head"] == *end);
-        if dataset["events"].as_u64() == Some(events) && heads {
-            return Ok(());
+        if dataset["master"]["frontier"] == *end && heads {
+            return dataset["events"].as_u64().context("events");
         }
-        ensure!(Instant::now() < deadline, "after {within:?}: {dataset} {views}");
+        ensure!(Instant::now() < deadline, "the log's end is not reached: {dataset} {views}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

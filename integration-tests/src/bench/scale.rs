@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
-use serde_json::Value;
+use anyhow::Result;
 
 use super::{
+    ingest::wait_archived,
     queries::{CLIENTS, throughput},
     recompute::recompute,
     report::{line, rate},
@@ -64,34 +64,16 @@ impl Apart {
         }
         Ok(cpu)
     }
-
-    /// Waits until everything is archived and every view's head has come to the log's end.
-    async fn wait(&self, events: u64) -> Result<()> {
-        let url = &self.replicas[0].url;
-        let deadline = Instant::now() + Duration::from_secs(300);
-        loop {
-            let dataset: Value = reqwest::get(format!("{url}/v1/datasets/sales")).await?.json().await?;
-            let views: Value = reqwest::get(format!("{url}/v1/views")).await?.json().await?;
-            let heads = views["views"]
-                .as_array()
-                .is_some_and(|views| views.iter().all(|view| view["head"] == dataset["log"]["end"]));
-            if dataset["events"].as_u64() >= Some(events) && heads {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "{dataset} {views}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
 }
 
-/// Measures one and two of each.
-pub async fn measure(folder: &Path, catalog: &str, brokers: &str, events: u64) -> Result<()> {
+/// Measures one and two of each, over all that the topic has.
+pub async fn measure(folder: &Path, catalog: &str, brokers: &str) -> Result<()> {
     let mut times = Vec::new();
     for count in [1, 2] {
         let began = Instant::now();
         let place = folder.join(format!("apart-{count}"));
         let apart = Apart::start(&place, catalog, brokers, count, count).await?;
-        apart.wait(events).await?;
+        let events = wait_archived(&apart.replicas[0].url).await?;
         let (time, cpu) = (began.elapsed(), apart.cpu()?);
         line(&format!("ingest, speed workers: {count}, events a second"), &rate(events, time), "");
         line(&format!("ingest, speed workers: {count}, events a CPU second"), &rate(events, cpu), "");

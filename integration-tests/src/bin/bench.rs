@@ -1,11 +1,16 @@
 //! The benchmark command. Build everything first, so that the `lamina` beside it is as new:
 //! `cargo build --release --workspace --bins && target/release/bench`.
 
+use std::path::Path;
+
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use common::catalog::Catalog;
 use integration_tests::{
     bench::{
-        catalog, floors, ingest,
+        build, catalog,
+        floors::{self, Floors},
+        ingest,
         queries::{self, Beside},
         recompute,
         report::{heading, line, rate},
@@ -23,21 +28,41 @@ struct Arguments {
     /// How many events.
     #[arg(long, default_value_t = 3_000_000)]
     events: u64,
-    /// Only the floors.
+    /// Also a clean release build, in an empty target folder: 20 minutes and more on two cores.
     #[arg(long)]
-    floors: bool,
+    build: bool,
+    /// Only one part of it.
+    #[arg(long, conflicts_with = "build")]
+    only: Option<Part>,
+}
+
+/// Parts that can be measured alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Build,
+    Floors,
+    Apart,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Arguments { events, floors: only_floors } = Arguments::parse();
+    let Arguments { events, build, only } = Arguments::parse();
     let folder = tempfile::tempdir()?;
     let catalog_folder = folder.path().join("catalog");
     let catalog = catalog::write(&catalog_folder)?;
-
-    heading("Floors");
-    let mut floors = floors::measure(&catalog, events).await?;
-    if only_floors {
+    if build || only == Some(Part::Build) {
+        heading("Build");
+        build::measure(folder.path())?;
+    }
+    let mut floors = match only {
+        Some(Part::Build) => return Ok(()),
+        Some(Part::Apart) => Floors::default(),
+        None | Some(Part::Floors) => {
+            heading("Floors");
+            floors::measure(&catalog, events).await?
+        }
+    };
+    if only == Some(Part::Floors) {
         return Ok(());
     }
     let broker = tokio::task::spawn_blocking(Kafka::start).await??;
@@ -45,22 +70,37 @@ async fn main() -> Result<()> {
     create_topic(&brokers).await?;
     let producing = brokers.clone();
     tokio::task::spawn_blocking(move || ingest::produce(&producing, events)).await??;
-    let consuming = brokers.clone();
-    floors.consume = tokio::task::spawn_blocking(move || ingest::consume(&consuming, events)).await??;
-    line("consume from Kafka, CPU", &rate(events, floors.consume), "");
-    line("all, each counted once a layer that does it", &rate(events, floors.sum()), "");
+    if only.is_none() {
+        let consuming = brokers.clone();
+        floors.consume = tokio::task::spawn_blocking(move || ingest::consume(&consuming, events)).await??;
+        line("consume from Kafka, CPU", &rate(events, floors.consume), "");
+        line("all, each counted once a layer that does it", &rate(events, floors.sum()), "");
+        together(folder.path(), &catalog, &catalog_folder, &brokers, events, &floors).await?;
+    }
+    heading("The layers apart");
+    scale::measure(folder.path(), &catalog_folder.display().to_string(), &brokers).await
+}
 
+/// All layers in one process.
+async fn together(
+    folder: &Path,
+    catalog: &Catalog,
+    catalog_folder: &Path,
+    brokers: &str,
+    events: u64,
+    floors: &Floors,
+) -> Result<()> {
     heading("Ingest: Kafka to the master dataset and three views");
-    let data = folder.path().join("data");
+    let data = folder.join("data");
     let (catalog_text, data_text) = (catalog_folder.display().to_string(), data.display().to_string());
-    let arguments = ["--catalog", &catalog_text, "--data", &data_text, "--kafka", &brokers];
-    let (port, output) = (free_port()?, folder.path().join("output"));
-    let (lamina, full_load) = ingest::run(port, &arguments, &output, events, &floors).await?;
+    let arguments = ["--catalog", &catalog_text, "--data", &data_text, "--kafka", brokers];
+    let (port, output) = (free_port()?, folder.join("output"));
+    let (lamina, full_load) = ingest::run(port, &arguments, &output, events, floors).await?;
     let lamina = ingest::rebuild(lamina, port, &arguments, &output).await?;
 
     heading("Recompute");
     let master = data.join("store/master/sales");
-    recompute::measure(&lamina.url, &catalog, &master, folder.path()).await?;
+    recompute::measure(&lamina.url, catalog, &master, folder).await?;
 
     heading("Queries over HTTP on view A");
     queries::measure(&lamina.url, "0%").await?;
@@ -75,14 +115,10 @@ async fn main() -> Result<()> {
     heading("Freshness: from sending an event over HTTP to an answer that has it in");
     let half = full_load / 2;
     queries::freshness(&lamina.url, "idle", Beside::Nothing, "p99 20 ms").await?;
-    queries::freshness(&lamina.url, "at half of full load", Beside::Load(&brokers, half), "p99 100 ms").await?;
-    let both = Beside::LoadAndRecomputes(&brokers, half);
+    queries::freshness(&lamina.url, "at half of full load", Beside::Load(brokers, half), "p99 100 ms").await?;
+    let both = Beside::LoadAndRecomputes(brokers, half);
     queries::freshness(&lamina.url, "and with recomputes running", both, "").await?;
-    lamina.kill()?;
-
-    heading("The layers apart");
-    scale::measure(folder.path(), &catalog_text, &brokers, events).await?;
-    Ok(())
+    lamina.kill()
 }
 
 async fn create_topic(brokers: &str) -> Result<()> {

@@ -62,11 +62,7 @@ impl Program {
 
     /// Processor time used so far.
     pub fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        // Linux counts in hundredths of a second for programs.
-        Ok(Duration::from_millis(ticks * 10))
+        cpu(&self.child.id().to_string())
     }
 
     /// Resident memory in bytes.
@@ -106,6 +102,27 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Processor time that a process has used so far, by its id or `self`.
+pub fn cpu(id: &str) -> Result<Duration> {
+    ticks(id, [11, 12])
+}
+
+/// Processor time of all programs that this process has started and waited for, with what those have.
+pub fn cpu_of_children() -> Result<Duration> {
+    ticks("self", [13, 14])
+}
+
+fn ticks(id: &str, places: [usize; 2]) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let mut ticks = 0;
+    for place in places {
+        ticks += fields.get(place).context("a number")?.parse::<u64>()?;
+    }
+    // Linux counts in hundredths of a second for programs.
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// A port that nobody uses at the moment.
