@@ -16,10 +16,7 @@ use common::{
     supervisor::Supervisor,
     view::ViewTable,
 };
-use datafusion::{
-    execution::{SessionState, memory_pool::FairSpillPool},
-    physical_plan::SendableRecordBatchStream,
-};
+use datafusion::{execution::memory_pool::FairSpillPool, physical_plan::SendableRecordBatchStream};
 use tokio::sync::Mutex;
 
 use crate::{published::Versions, stamp::Stamp};
@@ -82,7 +79,7 @@ pub struct Engine {
     context: Context,
     versions: Arc<Versions>,
     tables: BTreeMap<String, ViewTable>,
-    base: SessionState,
+    base: session::Base,
     /// The master datasets, as far as queries have looked.
     masters: BTreeMap<String, Mutex<Option<master::Follower>>>,
     dead_letters: BTreeMap<String, Mutex<Option<master::Follower>>>,
@@ -208,7 +205,7 @@ impl Engine {
     pub async fn start(context: Context) -> Result<Arc<Self>, Error> {
         let pool = Arc::new(FairSpillPool::new(context.settings.memory_bytes));
         let runtime = context.storage.runtime(pool).map_err(Error::Execution)?;
-        let base = session::base(runtime, context.settings.parallelism);
+        let base = session::Base::new(runtime, context.settings.parallelism);
         Self::with(context, base).await
     }
 
@@ -217,7 +214,7 @@ impl Engine {
         Self::with(Context { catalog, ..self.context.clone() }, self.base.clone()).await
     }
 
-    async fn with(context: Context, base: SessionState) -> Result<Arc<Self>, Error> {
+    async fn with(context: Context, base: session::Base) -> Result<Arc<Self>, Error> {
         let storage_failed = |source: storage::Error| Error::storage("open the batch views", source);
         let follow_every = context.settings.follow_every;
         let versions = Versions::follow(&context.storage, &context.catalog, follow_every, &context.supervisor)

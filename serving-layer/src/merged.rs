@@ -58,6 +58,8 @@ pub(crate) struct At {
     pub(crate) stored: SchemaRef,
     /// Where those files are.
     pub(crate) table: String,
+    /// What states are read and finished in.
+    pub(crate) context: Arc<TaskContext>,
 }
 
 /// The columns that a view has by its SQL.
@@ -94,7 +96,7 @@ impl TableProvider for MergedView {
             return Err(DataFusionError::Internal(format!("view `{}` was not frozen for this query", self.view.name)));
         };
         let filters: Vec<Expr> = filters.iter().filter(|filter| self.is_on_keys(filter)).cloned().collect();
-        let merge = Merge { view: &self.view, at, state, context: state.task_ctx(), filters };
+        let merge = Merge { view: &self.view, at, state, filters };
         let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.view.fold.visible()).collect());
         merge.plan(&wanted, limit).await
     }
@@ -117,7 +119,6 @@ struct Merge<'a> {
     view: &'a View,
     at: &'a At,
     state: &'a dyn Session,
-    context: Arc<TaskContext>,
     /// Filters on group keys.
     filters: Vec<Expr>,
 }
@@ -157,13 +158,13 @@ impl Merge<'_> {
             return Ok(RecordBatch::new_empty(fold.finished().clone()));
         }
         let Some(published) = self.at.version.published.as_ref().filter(|published| !published.files.is_empty()) else {
-            return fold.finish(states, &self.context).await;
+            return fold.finish(states, &self.at.context).await;
         };
         let mut states = states;
         let keys = match keyless {
             true => Vec::new(),
             false => {
-                states = vec![fold.reduce(states, &self.context).await?];
+                states = vec![fold.reduce(states, &self.at.context).await?];
                 states[0].columns()[..fold.keys().len()].to_vec()
             }
         };
@@ -172,14 +173,14 @@ impl Merge<'_> {
             table: &self.at.table,
             stored: &self.at.stored,
             files: &published.files,
-            context: &self.context,
+            context: &self.at.context,
         };
         let mut batch = self.at.version.touched.states(&keys, &source).await?;
         if let Some(filter) = filter {
             batch = keep(&batch, filter.key, &filter.values)?;
         }
         states.push(batch);
-        fold.finish(states, &self.context).await
+        fold.finish(states, &self.at.context).await
     }
 
     /// Whether the filters name one group, all keys of it, and that group is touched: then no batch row is of interest.
@@ -218,7 +219,7 @@ impl Merge<'_> {
             // One group is a page or two: handing those around between threads would cost more than reading them.
             partitions: if self.is_pinned() { 1 } else { self.state.config().target_partitions() },
         }
-        .plan(&self.context.runtime_env())
+        .plan(self.state.runtime_env())
     }
 
     /// The files that may hold what the filters ask for: each has a range of the group keys.

@@ -16,19 +16,16 @@ use datafusion::{
         array::{Array, AsArray, RecordBatch},
         datatypes::{Int32Type, Int64Type, TimestampMicrosecondType},
     },
-    catalog::TableProvider,
+    datasource::provider_as_source,
     error::DataFusionError,
-    logical_expr::{Expr, ident, lit},
+    logical_expr::{Expr, LogicalPlanBuilder, ident, lit},
 };
+use futures::TryStreamExt;
 
 use super::{
     DatasetInfo, DeadLetterInfo, Engine, Error, Options, Stop, VersionInfo, ViewInfo,
     query::master_table::{At, MasterTable},
-    session,
 };
-
-/// What the dead letters are called in the query that reads them.
-const DEAD_LETTERS: &str = "dead_letters";
 
 const HISTORY: usize = 20;
 
@@ -113,7 +110,7 @@ impl Engine {
         let table = master::dead_letters(&self.context.storage, &dataset.name)
             .map_err(|error| Error::storage("open the dead letters", error))?;
         let (version, table, schema) = (at, table.path().to_owned(), master::dead_letters_schema());
-        let table = MasterTable { name: DEAD_LETTERS.to_owned(), schema, at: Some(At { version, table }) };
+        let table = MasterTable { name: "dead_letters".to_owned(), schema, at: Some(At { version, table }) };
         let rows = self.newest_of(table, &archived, limit).await.map_err(Error::Execution)?;
         Ok(rows.iter().flat_map(letters_of).collect())
     }
@@ -125,16 +122,18 @@ impl Engine {
         frontier: &Frontier,
         limit: usize,
     ) -> Result<Vec<RecordBatch>, DataFusionError> {
-        let tables: BTreeMap<String, Arc<dyn TableProvider>> = [(table.name.clone(), Arc::new(table) as _)].into();
-        let context = session::with_tables(&self.base, tables, &Stop::default())?;
         // The dead letters' table is committed first: what the master does not cover yet is not decided.
         let below = frontier
             .iter()
             .map(|(partition, next)| ident("_partition").eq(lit(partition)).and(ident("_offset").lt(lit(next))));
         let newest = ["_timestamp", "_partition", "_offset"].map(|column| ident(column).sort(false, false));
-        let rows = context.table(DEAD_LETTERS).await?;
-        let rows = rows.filter(below.reduce(Expr::or).unwrap_or_else(|| lit(false)))?;
-        rows.sort(newest.to_vec())?.limit(0, Some(limit))?.collect().await
+        let plan = LogicalPlanBuilder::scan(table.name.clone(), provider_as_source(Arc::new(table)), None)?
+            .filter(below.reduce(Expr::or).unwrap_or_else(|| lit(false)))?
+            .sort(newest)?
+            .limit(0, Some(limit))?
+            .build()?;
+        let session = self.base.session(BTreeMap::new(), &Stop::default())?;
+        self.base.run(&session, &plan).await?.try_collect().await
     }
 
     /// `Ok` once each of `views` can be answered; else the reason of one that cannot.

@@ -16,13 +16,11 @@ use datafusion::{
     catalog::TableProvider,
     error::DataFusionError,
     execution::context::SQLOptions,
-    logical_expr::LogicalPlan,
-    prelude::SessionContext,
     sql::parser::{DFParserBuilder, Statement},
     sql::sqlparser::{ast, dialect::GenericDialect},
 };
 
-use super::{Answer, Engine, Error, Options, Stop, session};
+use super::{Answer, Engine, Error, Options, Stop};
 use crate::{
     merged::{At, MergedView, visible},
     published::Version,
@@ -61,9 +59,8 @@ impl Engine {
     ) -> Result<Answer, Error> {
         let frame = self.frame(reads, options).await?;
         let stop = Stop::default();
-        let context = session::with_tables(&self.base, frame.tables, &stop).map_err(Error::Execution)?;
-        let state = context.state();
-        let plan = state.statement_to_plan(statement).await.map_err(|error| self.planning(error))?;
+        let session = self.base.session(frame.tables, &stop).map_err(Error::Execution)?;
+        let plan = session.statement_to_plan(statement).await.map_err(|error| self.planning(error))?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|error| {
             Error::refused(
@@ -71,12 +68,13 @@ impl Engine {
                 "only queries are answered: write `SELECT …`, `SHOW TABLES` or `DESCRIBE …`",
             )
         })?;
-        run(&context, plan, frame.stamp, stop).await.map_err(|error| self.planning(error))
+        let rows = self.base.run(&session, &plan).await.map_err(|error| self.planning(error))?;
+        Ok(Answer { rows, stamp: frame.stamp, stop })
     }
 
     /// What a statement reads, by name.
     fn reads(&self, statement: &Statement, scope: &Scope) -> Result<BTreeSet<String>, Error> {
-        let references = self.base.resolve_table_references(statement).map_err(|error| self.planning(error))?;
+        let references = self.base.state.resolve_table_references(statement).map_err(|error| self.planning(error))?;
         let (views, datasets) = (&self.context.catalog.views, &self.context.catalog.datasets);
         let mut reads = BTreeSet::new();
         for reference in references {
@@ -190,6 +188,7 @@ impl Engine {
                 states: states.states,
                 stored: table.schema().clone(),
                 table: table.table().path().to_owned(),
+                context: self.base.context.clone(),
             };
             let merged = MergedView { view: (*view).clone(), schema: visible(view), at: Some(at) };
             frame.tables.insert(view.name.clone(), Arc::new(merged));
@@ -308,17 +307,6 @@ fn note_freshness(stamp: &mut Stamp, freshness_ms: Option<i64>) {
         (_, Some(known_ms), Some(freshness_ms)) => Some(known_ms.max(freshness_ms)),
         _ => None,
     };
-}
-
-/// Starts a plan.
-pub(super) async fn run(
-    context: &SessionContext,
-    plan: LogicalPlan,
-    stamp: Stamp,
-    stop: Stop,
-) -> Result<Answer, DataFusionError> {
-    let rows = context.execute_logical_plan(plan).await?.execute_stream().await?;
-    Ok(Answer { rows, stamp, stop })
 }
 
 /// The one statement of a query.

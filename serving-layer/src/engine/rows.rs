@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use datafusion::{
     common::ScalarValue,
+    datasource::provider_as_source,
     logical_expr::{Expr, LogicalPlanBuilder, ident, in_list},
 };
 
 use super::{
     Answer, Engine, Error, Options, Stop,
-    query::{again, run},
-    session,
+    query::{Frame, again},
 };
 
 impl Engine {
@@ -55,19 +55,18 @@ impl Engine {
         limit: usize,
         options: &Options,
     ) -> Result<Answer, Error> {
-        let frame = self.frame(&BTreeSet::from([view.to_owned()]), options).await?;
+        let Frame { mut tables, stamp } = self.frame(&BTreeSet::from([view.to_owned()]), options).await?;
+        let table = tables.remove(view).ok_or_else(|| Error::unknown("view", view, tables.keys()))?;
         let stop = Stop::default();
-        let context = session::with_tables(&self.base, frame.tables, &stop).map_err(Error::Execution)?;
-        let plan = async {
-            let table = context.table_provider(view).await?;
-            let source = datafusion::datasource::provider_as_source(table);
-            let mut plan = LogicalPlanBuilder::scan(view, source, None)?;
+        let rows = async {
+            let mut plan = LogicalPlanBuilder::scan(view, provider_as_source(table), None)?;
             for condition in conditions {
                 plan = plan.filter(condition.clone())?;
             }
-            plan.limit(0, Some(limit))?.build()
+            let plan = plan.limit(0, Some(limit))?.build()?;
+            self.base.run(&self.base.session(tables, &stop)?, &plan).await
         };
-        let plan = plan.await.map_err(|error| self.planning(error))?;
-        run(&context, plan, frame.stamp, stop).await.map_err(|error| self.planning(error))
+        let rows = rows.await.map_err(|error| self.planning(error))?;
+        Ok(Answer { rows, stamp, stop })
     }
 }

@@ -72,6 +72,6 @@ impl TableProvider for MasterTable {
             limit: limit.filter(|_| filters.is_empty()),
             partitions: state.config().target_partitions(),
         }
-        .plan(&state.task_ctx().runtime_env())
+        .plan(state.runtime_env())
     }
 }
