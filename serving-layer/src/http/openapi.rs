@@ -226,7 +226,14 @@ mod tests {
     #[test]
     fn the_stamp_is_as_described() {
         let view = ViewStamp { definition: String::new(), batch_version: None, cut: Frontier::default() };
-        let stamp = Stamp { views: [("v".to_owned(), view.clone())].into(), ..Stamp::default() };
+        // Nothing empty: members that are only there when they say something are described too.
+        let stamp = Stamp {
+            head: [("d".to_owned(), Frontier::default())].into(),
+            views: [("v".to_owned(), view.clone())].into(),
+            freshness_ms: Some(0),
+            stopped: [("d".to_owned(), String::new())].into(),
+            missing: [("d".to_owned(), [0].into())].into(),
+        };
         let document = describe();
         let check = |value: Value, schema: &str| {
             let described = document["components"]["schemas"][schema]["properties"].as_object().unwrap();
