@@ -15,10 +15,11 @@ use common::{
 use datafusion::{
     arrow::{
         array::{ArrayRef, RecordBatch},
+        compute::filter_record_batch,
         datatypes::{Schema, SchemaRef},
     },
     catalog::{Session, TableProvider},
-    common::{DFSchema, JoinType, NullEquality, ScalarValue},
+    common::{DFSchema, JoinType, NullEquality, ScalarValue, cast::as_boolean_array},
     datasource::memory::MemorySourceConfig,
     error::{DataFusionError, Result},
     execution::TaskContext,
@@ -128,7 +129,7 @@ impl Merge<'_> {
         let key_filter = self.key_filter()?;
         let states = self.at.states.read(key_filter.as_ref()).await;
         let states = states.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let touched = self.touched(states, key_filter.as_ref()).await?;
+        let touched = self.asked_for(self.touched(states, key_filter.as_ref()).await?)?;
         let keys = self.view.fold.keys();
         // What is above needs the wanted columns, what is here also the keys and who passes `HAVING`.
         let mut columns: Vec<usize> = wanted.to_vec();
@@ -183,7 +184,18 @@ impl Merge<'_> {
         fold.finish(states, &self.at.context).await
     }
 
-    /// Whether the filters name one group, all keys of it, and that group is touched: then no batch row is of interest.
+    /// The touched rows that the filters ask for. Those left out need not hide their batch rows: the same filters stand
+    /// above, and say the same of both.
+    fn asked_for(&self, touched: RecordBatch) -> Result<RecordBatch> {
+        let Some(filter) = conjunction(self.filters.clone()) else { return Ok(touched) };
+        let schema = DFSchema::try_from(touched.schema())?;
+        let filter = self.state.create_physical_expr(filter, &schema)?;
+        let passes = filter.evaluate(&touched)?.into_array(touched.num_rows())?;
+        Ok(filter_record_batch(&touched, as_boolean_array(&passes)?)?)
+    }
+
+    /// Whether the filters name one group, all keys of it, and that group is among the touched rows that they ask for:
+    /// then no batch row is of interest.
     fn is_one_group(&self, touched: &RecordBatch) -> bool {
         touched.num_rows() == 1 && self.is_pinned()
     }
