@@ -16,7 +16,7 @@ use common::{
     storage,
     view::{Published, ViewTable},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -156,16 +156,26 @@ impl Scheduler {
     pub(crate) async fn recompute(self: &Arc<Self>, view: &str, kind: Kind) -> Result<Job, Error> {
         let view = self.context.catalog.views.get(view).ok_or_else(|| Error::UnknownView { view: view.to_owned() })?;
         let job = self.claim(view, kind)?;
-        if let Err(error) = self.jobs.put(&job).await {
-            self.claimed().remove(&of(view));
-            return Err(Error::Unavailable(Box::new(error)));
-        }
         let (scheduler, view, queued) = (self.clone(), view.clone(), job.clone());
+        let (recorded, is_recorded) = oneshot::channel();
+        // Whoever asks may go away at any time, and must not leave the view claimed by a job that nobody runs.
         self.context.supervisor.spawn(format!("job {}", job.id), async move {
-            scheduler.work(view, queued).await;
+            let put = scheduler.jobs.put(&queued).await;
+            let is_put = put.is_ok();
+            if !is_put {
+                scheduler.claimed().remove(&of(&view));
+            }
+            let _ = recorded.send(put);
+            if is_put {
+                scheduler.work(view, queued).await;
+            }
             Ok::<(), Infallible>(())
         });
-        Ok(job)
+        match is_recorded.await {
+            Ok(Ok(())) => Ok(job),
+            Ok(Err(error)) => Err(Error::Unavailable(Box::new(error))),
+            Err(stopped) => Err(Error::Unavailable(Box::new(stopped))),
+        }
     }
 
     /// The newest jobs.
