@@ -111,19 +111,18 @@ async fn sweep(storage: &Storage, table: &ViewTable, oldest_ms: i64) -> Result<(
 /// Deletes the tables of views' definitions that are not in force, if nothing has been written to them since
 /// `oldest_ms`: until then going back to one costs no more than catching up.
 async fn sweep_definitions(storage: &Storage, catalog: &Catalog, oldest_ms: i64) -> Result<(), Failure> {
-    // Until the newest catalog has been built, the one before answers.
-    let before = published::present(storage).await?.and_then(|present| present.built);
-    let views = catalog.views.values().chain(before.iter().flat_map(|(_, before)| before.views.values()));
-    let in_force: Result<BTreeSet<String>, storage::Error> =
-        views.map(|view| Ok(ViewTable::new(storage, view)?.table().path().to_owned())).collect();
-    let in_force = in_force?;
+    let known = in_force(storage, catalog).await?;
     let objects = storage.objects();
     let views = Path::from("views");
     for view in objects.list_with_delimiter(Some(&views)).await.map_err(failed("list", &views))?.common_prefixes {
         let definitions = objects.list_with_delimiter(Some(&view)).await.map_err(failed("list", &view))?;
-        for table in definitions.common_prefixes.iter().filter(|table| !in_force.contains(table.as_ref())) {
+        for table in definitions.common_prefixes.iter().filter(|table| !known.contains(table.as_ref())) {
             let listed: Vec<_> = objects.list(Some(table)).try_collect().await.map_err(failed("list", table))?;
             if listed.iter().any(|object| object.last_modified.timestamp_millis() >= oldest_ms) {
+                continue;
+            }
+            // Somebody may have gone back to it meanwhile.
+            if in_force(storage, catalog).await?.contains(table.as_ref()) {
                 continue;
             }
             let mut paths: Vec<Path> = listed.into_iter().map(|object| object.location).collect();
@@ -136,6 +135,22 @@ async fn sweep_definitions(storage: &Storage, catalog: &Catalog, oldest_ms: i64)
         }
     }
     Ok(())
+}
+
+/// The tables of all views that answer or are about to: of the catalog at work here, of the newest one, and of the one
+/// before that answers until the newest has been built.
+async fn in_force(storage: &Storage, catalog: &Catalog) -> Result<BTreeSet<String>, Failure> {
+    let present = published::present(storage).await?;
+    let newest = present.as_ref().map(|present| present.newest.catalog()).transpose()?;
+    let before = present.and_then(|present| present.built).map(|(_, before)| before);
+    let others = newest.iter().chain(before.as_deref()).flat_map(|other| other.views.values());
+    let tables: Result<BTreeSet<String>, storage::Error> = catalog
+        .views
+        .values()
+        .chain(others)
+        .map(|view| Ok(ViewTable::new(storage, view)?.table().path().to_owned()))
+        .collect();
+    Ok(tables?)
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(object_store::Error) -> storage::Error {
@@ -309,5 +324,11 @@ mod tests {
         let after = publish(&tables[2].1, 1).await;
         sweep_definitions(&storage, newest, after).await.unwrap();
         assert_eq!(exist().await, [false, false, true]);
+        // Another process has gone back to it, and this one does not work by it yet.
+        tables[0].1.open().await.unwrap();
+        published::publish(&storage, &files_of("count(*)")).await.unwrap();
+        let after = later_than(System.now_ms()).await;
+        sweep_definitions(&storage, newest, after).await.unwrap();
+        assert_eq!(exist().await, [true, false, true]);
     }
 }
