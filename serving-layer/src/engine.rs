@@ -1,6 +1,10 @@
 //! Queries: each is frozen at one head, merged, planned and run.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{
     access::Scope,
@@ -73,6 +77,12 @@ impl Default for Settings {
     }
 }
 
+/// Tables that are looked at when somebody asks, by dataset: how far they have been followed, and when that was.
+type Followed = BTreeMap<String, Mutex<Option<(master::Follower, Instant)>>>;
+
+/// After a longer pause a table is opened anew: one by one its commits would be many, and the oldest may be gone.
+const GOES_ON: Duration = Duration::from_secs(300);
+
 /// Answers queries over views and datasets.
 #[derive(Debug)]
 pub struct Engine {
@@ -81,8 +91,8 @@ pub struct Engine {
     tables: BTreeMap<String, ViewTable>,
     base: session::Base,
     /// The master datasets, as far as queries have looked.
-    masters: BTreeMap<String, Mutex<Option<master::Follower>>>,
-    dead_letters: BTreeMap<String, Mutex<Option<master::Follower>>>,
+    masters: Followed,
+    dead_letters: Followed,
     partitions: BTreeMap<String, Partition>,
 }
 
@@ -260,7 +270,7 @@ impl Engine {
 
     async fn newest(
         &self,
-        followers: &BTreeMap<String, Mutex<Option<master::Follower>>>,
+        followers: &Followed,
         dataset: &Dataset,
         dead_letters: bool,
     ) -> Result<master::Version, Error> {
@@ -269,20 +279,22 @@ impl Engine {
             return Err(Error::unknown("dataset", &dataset.name, followers.keys()));
         };
         let partitions = self.partitions.get(&dataset.name).copied().unwrap_or_default();
-        let mut follower = follower.lock().await;
-        let follower = match follower.as_mut() {
-            Some(follower) => follower,
+        let mut looked = follower.lock().await;
+        let mut follower = match looked.take().filter(|(_, at)| at.elapsed() < GOES_ON) {
+            Some((follower, _)) => follower,
             None => {
                 let storage = &self.context.storage;
                 let opened = match dead_letters {
                     true => master::Follower::open_dead_letters(storage, dataset, partitions).await,
                     false => master::Follower::open(storage, dataset, partitions).await,
                 };
-                follower.insert(opened.map_err(failed)?)
+                opened.map_err(failed)?
             }
         };
         while follower.advance().await.map_err(failed)? {}
-        Ok(follower.at().clone())
+        let newest = follower.at().clone();
+        *looked = Some((follower, Instant::now()));
+        Ok(newest)
     }
 }
 
