@@ -216,7 +216,6 @@ impl Recompute {
             projection: Some(self.view.fold.projection().to_vec()),
             // Nothing is skipped, so that what was read can be counted.
             predicate: None,
-            exact: false,
             limit: None,
             partitions: self.context.settings.parallelism,
         };

@@ -226,7 +226,6 @@ impl Merge<'_> {
             files: &files,
             projection: Some(columns.to_vec()),
             predicate,
-            exact: false,
             limit,
             // One group is a page or two: handing those around between threads would cost more than reading them.
             partitions: if self.is_pinned() { 1 } else { self.state.config().target_partitions() },

@@ -167,7 +167,6 @@ fn scan(
         files,
         projection: Some(state_columns(source)),
         predicate,
-        exact: false,
         limit: None,
         partitions: source.context.session_config().target_partitions(),
     }

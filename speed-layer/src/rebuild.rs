@@ -147,7 +147,6 @@ fn plan(
         files: &files,
         projection: Some(projection),
         predicate: Some(predicate),
-        exact: false,
         limit: None,
         partitions: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     }

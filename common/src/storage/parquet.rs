@@ -12,7 +12,7 @@ use datafusion::arrow::{
 use parquet::{
     arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
     basic::{Compression, ZstdLevel},
-    file::properties::{WriterProperties, WriterPropertiesBuilder},
+    file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
     schema::types::ColumnPath,
 };
 
@@ -114,6 +114,11 @@ pub fn properties(schema: &Schema, layout: Layout) -> WriterProperties {
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(1 << 20))
         .set_created_by("lamina".to_owned());
+    // Parquet's least and greatest value leave NaN out: who went by them would skip a page that has what is asked for.
+    let floats = schema.fields().iter().filter(|field| field.data_type().is_floating());
+    let builder = floats.fold(builder, |builder, field| {
+        builder.set_column_statistics_enabled(ColumnPath::from(field.name().as_str()), EnabledStatistics::None)
+    });
     match layout {
         Layout::Master => builder.build(),
         Layout::View => schema

@@ -35,11 +35,8 @@ pub struct Scan<'a> {
     pub files: &'a [DataFile],
     /// The columns wanted, by index; all when `None`.
     pub projection: Option<Vec<usize>>,
-    /// A filter over `schema`: row groups and pages that cannot match are skipped, and the rest is filtered when
-    /// `exact` says so.
+    /// A filter over `schema`: row groups and pages that cannot match are skipped. Of the others every row comes.
     pub predicate: Option<Arc<dyn PhysicalExpr>>,
-    /// Whether the scan itself drops the rows that do not match `predicate`.
-    pub exact: bool,
     /// At most this many rows are wanted.
     pub limit: Option<usize>,
     /// Into how many partitions to split the files.
@@ -49,7 +46,7 @@ pub struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// All rows and columns of some files, in their order.
     pub fn whole(table: &'a str, schema: SchemaRef, files: &'a [DataFile]) -> Self {
-        Self { table, schema, files, projection: None, predicate: None, exact: false, limit: None, partitions: 1 }
+        Self { table, schema, files, projection: None, predicate: None, limit: None, partitions: 1 }
     }
 
     /// The physical plan.
@@ -65,7 +62,7 @@ impl<'a> Scan<'a> {
             .with_parquet_file_reader_factory(readers)
             .with_metadata_size_hint(256 << 10)
             .with_enable_page_index(true)
-            .with_pushdown_filters(self.exact);
+            .with_pushdown_filters(false);
         if let Some(predicate) = self.predicate {
             source = source.with_predicate(predicate);
         }
@@ -112,14 +109,17 @@ fn partitioned_file(table: &str, file: &DataFile) -> PartitionedFile {
 mod tests {
     use datafusion::{
         arrow::{
-            array::{ArrayRef, Int64Array, RecordBatch},
+            array::{ArrayRef, Float64Array, Int64Array, RecordBatch},
             datatypes::{DataType, Field, Schema},
         },
+        common::ScalarValue,
         datasource::physical_plan::parquet::metadata::CachedParquetMetaData,
         execution::{TaskContext, memory_pool::UnboundedMemoryPool},
         logical_expr::Operator,
         physical_expr::expressions::{BinaryExpr, col, lit},
-        physical_plan::{ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec, collect},
+        physical_plan::{
+            ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec, collect, filter::FilterExec,
+        },
     };
     use object_store::memory::InMemory;
 
@@ -136,7 +136,6 @@ mod tests {
             files: &[],
             projection: Some(vec![0]),
             predicate: None,
-            exact: false,
             limit: None,
             partitions: 4,
         };
@@ -170,6 +169,38 @@ mod tests {
             let kept = kept.unwrap().file_metadata;
             let kept = kept.as_any().downcast_ref::<CachedParquetMetaData>().unwrap();
             assert!(kept.parquet_metadata().column_index().is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_with_nan_is_never_skipped() {
+        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap();
+        let runtime = storage.runtime(Arc::new(UnboundedMemoryPool::default())).unwrap();
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..10_000));
+        let shares = (0..10_000_i32).map(|i| if i == 7_000 { f64::NAN } else { f64::from(i) / 10_000.0 });
+        let shares: ArrayRef = Arc::new(Float64Array::from_iter_values(shares));
+        let rows = RecordBatch::try_from_iter([("id", ids), ("share", shares)]).unwrap();
+        let schema = rows.schema();
+        let compare = |column, operator, value: ScalarValue| -> Arc<dyn PhysicalExpr> {
+            Arc::new(BinaryExpr::new(col(column, &schema).unwrap(), operator, lit(value)))
+        };
+        for layout in [Layout::View, Layout::Master] {
+            let mut file = File::new(&schema, layout).unwrap();
+            file.write(&rows).unwrap();
+            let (bytes, file) = file.finish(format!("part-{layout:?}.parquet")).unwrap();
+            storage.table("views/v").unwrap().put(&file.path, bytes).await.unwrap();
+            let by_id = compare("id", Operator::Eq, 7_000_i64.into());
+            let is_nan = compare("share", Operator::Eq, f64::NAN.into());
+            // NaN is greater than any number.
+            let is_large = compare("share", Operator::Gt, 1.0.into());
+            for predicate in [by_id, is_nan, is_large] {
+                let whole = Scan::whole("views/v", schema.clone(), std::slice::from_ref(&file));
+                let scan = Scan { predicate: Some(predicate.clone()), ..whole };
+                let context = Arc::new(TaskContext::default().with_runtime(runtime.clone()));
+                let plan = Arc::new(FilterExec::try_new(predicate, scan.plan(&runtime).unwrap()).unwrap());
+                let found = collect(plan, context).await.unwrap();
+                assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+            }
         }
     }
 }

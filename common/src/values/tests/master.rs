@@ -67,7 +67,6 @@ async fn every_type_comes_back_as_it_was() {
         files: &snapshot.files(),
         projection: None,
         predicate: None,
-        exact: false,
         limit: None,
         partitions: 1,
     };

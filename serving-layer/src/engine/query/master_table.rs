@@ -68,7 +68,6 @@ impl TableProvider for MasterTable {
             files: &files,
             projection: projection.cloned(),
             predicate,
-            exact: false,
             limit: limit.filter(|_| filters.is_empty()),
             partitions: state.config().target_partitions(),
         }
