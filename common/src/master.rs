@@ -85,6 +85,9 @@ pub struct Version {
     pub last: BTreeMap<Partition, (Offset, i64)>,
     /// The files.
     pub files: Vec<Arc<DataFile>>,
+    /// Whether the change that led here moved the frontier over events that had expired, and archived none: what has
+    /// been folded of them is not in the dataset any more.
+    pub is_lost: bool,
 }
 
 impl Version {
@@ -105,12 +108,16 @@ impl Version {
             ..Self::default()
         };
         at.take(dataset, partitions, &txns);
+        known_partitions(table, at.files.iter().map(AsRef::as_ref), partitions)?;
         Ok(at)
     }
 
     /// The version after `change`.
     pub fn apply(&mut self, dataset: &str, partitions: Partition, change: &Change) {
         self.version += 1;
+        let moved = (0..partitions).any(|partition| change.txns.contains_key(&position_id(dataset, partition)));
+        // The appender counts its rows in every commit, be there none.
+        self.is_lost = moved && !change.txns.contains_key(&rows_id(dataset));
         if !change.removed.is_empty() {
             self.files.retain(|file| !change.removed.contains(&file.path));
         }
@@ -137,6 +144,22 @@ impl Version {
     /// How many rows the files have.
     pub fn rows_in_files(&self) -> i64 {
         self.files.iter().map(|file| file.rows).sum()
+    }
+}
+
+/// Refuses files with events of partitions that were added to the topic after `partitions` was asked for: the frontier
+/// does not say how far those are archived.
+fn known_partitions<'a>(
+    table: &Table,
+    files: impl IntoIterator<Item = &'a DataFile>,
+    partitions: Partition,
+) -> Result<(), Error> {
+    let highest = |file: &DataFile| file.ranges.get("_partition").map(|&(_, highest)| highest);
+    match files.into_iter().filter_map(highest).max() {
+        Some(added) if added >= i64::from(partitions) => {
+            Err(Error::PartitionAdded { table: table.path().to_owned(), added, partitions })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -180,6 +203,7 @@ impl Follower {
     /// Goes one commit on; `false` when there is none yet.
     pub async fn advance(&mut self) -> Result<bool, Error> {
         let Some(change) = self.table.change(self.at.version + 1).await? else { return Ok(false) };
+        known_partitions(&self.table, &change.added, self.partitions)?;
         self.at.apply(&self.dataset, self.partitions, &change);
         Ok(true)
     }
@@ -187,7 +211,37 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use object_store::memory::InMemory;
+
     use super::*;
+    use crate::catalog::Catalog;
+
+    #[tokio::test]
+    async fn events_of_an_added_partition_are_not_read_without_its_frontier() {
+        let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), Arc::new(InMemory::new())).unwrap();
+        let sql = "CREATE TABLE sales (a INT);".to_owned();
+        let catalog = Catalog::parse(&[("sales.sql".to_owned(), sql)]).unwrap();
+        let dataset = &catalog.datasets["sales"];
+        let mut follower = Follower::open(&storage, dataset, 2).await.unwrap();
+        let table = table(&storage, "sales").unwrap();
+        for (partition, is_known) in [(1, true), (2, false)] {
+            let ranges = [("_partition".to_owned(), (0, partition))].into();
+            let file = DataFile { path: format!("part-{partition}.parquet"), size: 6, rows: 1, ranges };
+            let txns = [(position_id("sales", i32::try_from(partition).unwrap()), 1)].into();
+            let snapshot = table.load(None).await.unwrap();
+            table.commit(&snapshot, &[file], Vec::new(), &txns, 0).await.unwrap();
+            let opened = Follower::open(&storage, dataset, 2).await.map(|follower| follower.at().version);
+            for read in [follower.advance().await.map(|_| follower.at().version), opened] {
+                match read {
+                    Ok(version) => assert!(is_known && version == 1),
+                    Err(Error::PartitionAdded { added, .. }) => assert!(!is_known && added == 2),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        let restarted = Follower::open(&storage, dataset, 3).await.unwrap();
+        assert_eq!(restarted.at().frontier, Frontier::from_iter([(1, 1), (2, 1)]));
+    }
 
     #[test]
     fn a_fingerprint_tells_records_apart() {

@@ -118,6 +118,11 @@ pub enum Error {
     Object { action: &'static str, path: String, source: object_store::Error },
     #[error("could not {action}")]
     Parquet { action: String, source: ::parquet::errors::ParquetError },
+    #[error(
+        "table `{table}` has events of partition {added}, and its topic had {partitions} partitions when this process \
+         asked: partitions have been added, start this process again"
+    )]
+    PartitionAdded { table: String, added: i64, partitions: crate::position::Partition },
     #[error("table `{table}` is not as it should be: {detail}")]
     Corrupt { table: String, detail: String },
 }
@@ -126,9 +131,11 @@ impl Fault for Error {
     fn domain(&self) -> Domain {
         match self {
             Self::Url { .. } | Self::NoConditionalPut { .. } => Domain::User,
-            Self::Unreachable { .. } | Self::Table { .. } | Self::Conflict { .. } | Self::Object { .. } => {
-                Domain::External
-            }
+            Self::Unreachable { .. }
+            | Self::Table { .. }
+            | Self::Conflict { .. }
+            | Self::Object { .. }
+            | Self::PartitionAdded { .. } => Domain::External,
             Self::Parquet { .. } | Self::Corrupt { .. } => Domain::Internal,
         }
     }

@@ -24,6 +24,7 @@ struct Record {
 #[derive(Debug, Default)]
 struct Part {
     records: Vec<Record>,
+    start: Offset,
     end: Offset,
 }
 
@@ -57,6 +58,14 @@ impl MemoryLog {
     /// From now on so many reads in a thousand fail.
     pub fn fail(&self, per_thousand: u32) {
         self.inner().failing = per_thousand;
+    }
+
+    /// Forgets the records of a partition below `start`, as retention does.
+    pub fn trim(&self, topic: &str, partition: Partition, start: Offset) {
+        if let Some(part) = self.inner().topics.get_mut(topic).and_then(|parts| parts.get_mut(index(partition))) {
+            part.records.retain(|record| record.offset >= start);
+            part.start = start;
+        }
     }
 
     /// Leaves a gap of `offsets` at the end of a partition, as a transaction's marker does.
@@ -98,7 +107,7 @@ impl Log for MemoryLog {
         let inner = self.inner();
         let parts = inner.topics.get(topic).ok_or_else(|| Error::UnknownTopic { topic: topic.to_owned() })?;
         let ends = parts.iter().zip(0..).map(|(part, partition)| (partition, part.end));
-        let starts = (0..).take(parts.len()).map(|partition| (partition, 0));
+        let starts = parts.iter().zip(0..).map(|(part, partition)| (partition, part.start));
         Ok(Bounds { start: starts.collect(), end: ends.collect() })
     }
 
@@ -132,7 +141,10 @@ impl Log for MemoryLog {
         for (partition, end) in
             bounds.end.iter().filter(|(partition, _)| only.is_none_or(|only| only.contains(partition)))
         {
-            let wanted = from.get(partition);
+            let (wanted, start) = (from.get(partition), bounds.start.get(partition));
+            if wanted < start {
+                return Err(Error::Expired { topic: topic.to_owned(), partition, wanted, start });
+            }
             if wanted > end {
                 return Err(Error::Truncated { topic: topic.to_owned(), partition, wanted, end });
             }

@@ -70,6 +70,8 @@ enum Error {
     Behind,
     #[error("the log's reader left out what follows the head: starting again")]
     Hole,
+    #[error("events that had expired before they were archived were recorded as lost: starting again without them")]
+    Lost,
     #[error("the task that follows the tables has ended")]
     Following,
 }
@@ -101,7 +103,7 @@ impl Worker {
             }
             let reason = chain(&error);
             // No failure: the way on.
-            if matches!(error, Error::Behind) {
+            if matches!(error, Error::Behind | Error::Lost) {
                 tracing::info!(dataset = self.dataset.name, "speed layer: {reason}");
                 self.shared.stopped(Some(reason));
                 continue;
@@ -163,6 +165,7 @@ impl Worker {
             }
             loop {
                 match inbox.try_recv() {
+                    Ok(Update::Master(version)) if version.is_lost => return Err(Error::Lost),
                     Ok(update) => {
                         self.update(&mut state, update, &task_context).await;
                         changed = true;

@@ -23,6 +23,7 @@ use integration_tests::{
     workload::Sales,
     world::{Settings, World, at_least},
 };
+use serde_json::Value;
 use serving_layer::{engine::Options, stamp::Stamp};
 
 use crate::simulation::wait_for;
@@ -38,6 +39,11 @@ const BY_PRODUCT: &str = "
 CREATE MATERIALIZED VIEW by_product WITH (refresh = 'never') AS
 SELECT product_id, count(*) AS orders, sum(amount) AS amount FROM sales GROUP BY product_id;
 ";
+/// Two keys.
+const BY_STORE_AND_PRODUCT: &str = "
+CREATE MATERIALIZED VIEW by_store_and_product WITH (refresh = 'never') AS
+SELECT store, product_id, count(*) AS orders, sum(amount) AS amount FROM sales GROUP BY store, product_id;
+";
 /// A group an event: states are as many as events.
 const BY_ORDER: &str = "
 CREATE MATERIALIZED VIEW by_order WITH (refresh = 'never') AS
@@ -50,6 +56,8 @@ const MASTER: &str = "master/sales/_delta_log";
 struct Bed {
     log: MemoryLog,
     store: Arc<Faulty>,
+    /// What is behind `store`, as another process reaches it.
+    behind: Storage,
     storage: Storage,
     catalog: Arc<Catalog>,
     sales: Sales,
@@ -61,13 +69,15 @@ impl Bed {
     async fn start(view: &str, settings: Settings) -> Self {
         let log = MemoryLog::new(1, Arc::new(System));
         log.ensure_topic("sales", 2).await.unwrap();
-        let store = Arc::new(Faulty::new(Arc::new(object_store::memory::InMemory::new()), 1));
+        let memory = Arc::new(object_store::memory::InMemory::new());
+        let store = Arc::new(Faulty::new(memory.clone(), 1));
         let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), store.clone()).unwrap();
+        let behind = Storage::with_store("memory:///lamina/".parse().unwrap(), memory).unwrap();
         let catalog = Catalog::parse(&[("sales.sql".to_owned(), format!("{TABLE}{view}"))]);
         let catalog = Arc::new(catalog.unwrap_or_else(|faults| panic!("{faults}")));
         let handed: Arc<dyn Log> = Arc::new(log.clone());
         let world = World::start(&storage, &handed, &catalog, settings).await.unwrap();
-        Self { log, store, storage, catalog, sales: Sales::new(1, 1_000_000, 40), world, produced: 0 }
+        Self { log, store, behind, storage, catalog, sales: Sales::new(1, 1_000_000, 40), world, produced: 0 }
     }
 
     /// Appends events to one partition after the other.
@@ -98,12 +108,21 @@ impl Bed {
 
     /// An answer is what the oracle says of its head.
     async fn check(&self, view: &str, options: &Options) -> Stamp {
-        let sql = format!("SELECT * FROM {view}");
-        let (rows, stamp) = self.world.query(&sql, options).await.unwrap();
-        let oracle = Oracle::new(self.catalog.clone(), "sales", &read_log(&self.log, "sales").await.unwrap()).await;
-        let expected = oracle.unwrap().answer(&sql, &stamp.head["sales"]).await.unwrap();
-        assert!(same_rows(&rows, &expected, false), "{stamp:?}\ngot {rows:?}\nexpected {expected:?}");
+        self.check_sql(&format!("SELECT * FROM {view}"), options).await
+    }
+
+    async fn check_sql(&self, sql: &str, options: &Options) -> Stamp {
+        let (rows, expected, stamp) = self.compare(sql, options).await;
+        assert!(same_rows(&rows, &expected, false), "{sql}\n{stamp:?}\ngot {rows:?}\nexpected {expected:?}");
         stamp
+    }
+
+    /// The rows of an answer, and what the oracle says of its head.
+    async fn compare(&self, sql: &str, options: &Options) -> (Vec<Value>, Vec<Value>, Stamp) {
+        let (rows, stamp) = self.world.query(sql, options).await.unwrap();
+        let oracle = Oracle::new(self.catalog.clone(), "sales", &read_log(&self.log, "sales").await.unwrap()).await;
+        let expected = oracle.unwrap().answer(sql, &stamp.head["sales"]).await.unwrap();
+        (rows, expected, stamp)
     }
 
     /// The same of an answer over all events.
@@ -285,6 +304,81 @@ async fn a_replaced_view_is_held_as_long_as_it_is_asked_for() {
     }
     let gone = bed.world.speed.freeze(&request).await;
     assert!(matches!(gone, Err(common::speed::Error::NoCut { .. })), "{gone:?}");
+    bed.check_all("by_product").await;
+    bed.world.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_named_by_all_its_keys_is_that_group_whatever_else_was_touched() {
+    let mut bed = Bed::start(BY_STORE_AND_PRODUCT, Settings::hasty()).await;
+    bed.produce(300).await;
+    bed.wait_until_archived().await;
+    let job = bed.world.recompute("by_store_and_product").await.unwrap();
+    assert_eq!(job.state, State::Succeeded, "{:?}", job.error);
+    wait_for("the recompute's version", || async {
+        bed.check_all("by_store_and_product").await.views["by_store_and_product"].batch_version == Some(1)
+    })
+    .await;
+    // One event: of the groups of its store one is touched, the others are in the batch view alone.
+    bed.store.doom(MASTER, Fate::Hangs);
+    bed.produce(1).await;
+    bed.check_all("by_store_and_product").await;
+    let sql = "SELECT store, product_id FROM by_store_and_product ORDER BY store, product_id";
+    let (groups, _) = bed.world.query(sql, &Options::default()).await.unwrap();
+    assert!(groups.len() > 50, "{} groups", groups.len());
+    for group in groups.iter().step_by(3) {
+        let (store, product) = (&group["store"], &group["product_id"]);
+        let pinned = format!("FROM by_store_and_product WHERE store = {store} AND product_id = {product}");
+        for wanted in ["*", "orders", "count(*)"] {
+            bed.check_sql(&format!("SELECT {wanted} {pinned}"), &Options::default()).await;
+        }
+        let nobody = format!("SELECT * {pinned} AND product_id = {product} + 1");
+        bed.check_sql(&nobody, &Options::default()).await;
+    }
+    bed.store.spare();
+    bed.world.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recompute_is_done_though_whoever_asked_for_it_has_gone() {
+    let mut bed = Bed::start(BY_PRODUCT, Settings::hasty()).await;
+    bed.produce(300).await;
+    bed.wait_until_archived().await;
+    bed.store.doom("jobs", Fate::Hangs);
+    let asked = tokio::time::timeout(Duration::from_millis(300), bed.world.batch_recompute("by_product")).await;
+    assert!(asked.is_err(), "the job's record cannot be written: {asked:?}");
+    bed.store.spare();
+    wait_for("the recompute's version", || async {
+        bed.check_all("by_product").await.views["by_product"].batch_version == Some(1)
+    })
+    .await;
+    let job = bed.world.recompute("by_product").await.unwrap();
+    assert_eq!(job.state, State::Succeeded, "{:?}", job.error);
+    bed.world.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recorded_as_lost_leaves_the_answers() {
+    let mut bed = Bed::start(BY_PRODUCT, Settings::hasty()).await;
+    bed.store.doom(MASTER, Fate::Hangs);
+    bed.produce(100).await;
+    bed.produce(100).await;
+    bed.check_all("by_product").await;
+    bed.log.trim("sales", 0, 60);
+    let dataset = bed.catalog.datasets["sales"].clone();
+    let lost = batch_layer::lost::record(&bed.behind, &bed.log, &dataset, &System).await.unwrap();
+    assert_eq!(lost, [batch_layer::lost::Lost { partition: 0, from: 0, to: 60 }]);
+    wait_for("the answers to be without them", || async {
+        let (rows, expected, _) = bed.compare("SELECT * FROM by_product", &Options::default()).await;
+        same_rows(&rows, &expected, false)
+    })
+    .await;
+    bed.check_all("by_product").await;
+    bed.store.spare();
+    bed.produce(100).await;
+    bed.wait_until_archived().await;
+    let job = bed.world.recompute("by_product").await.unwrap();
+    assert_eq!(job.state, State::Succeeded, "{:?}", job.error);
     bed.check_all("by_product").await;
     bed.world.stop().await.unwrap();
 }
