@@ -3,7 +3,13 @@
 use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use datafusion::arrow::{array::ArrayRef, record_batch::RecordBatch};
+use datafusion::{
+    arrow::{array::ArrayRef, compute::filter_record_batch, datatypes::Schema, record_batch::RecordBatch},
+    common::{ScalarValue, cast::as_boolean_array},
+    error::DataFusionError,
+    physical_expr::expressions::{Column, in_list, lit},
+    physical_plan::PhysicalExpr,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -91,6 +97,22 @@ pub struct KeyFilter {
     pub key: usize,
     /// Its values, of the key's type; none is null.
     pub values: ArrayRef,
+}
+
+impl KeyFilter {
+    /// The same over rows of `schema`, whose column number `key` is that group key.
+    pub fn predicate(&self, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+        let column = Arc::new(Column::new(schema.field(self.key).name(), self.key));
+        let values: Result<Vec<Arc<dyn PhysicalExpr>>, DataFusionError> =
+            (0..self.values.len()).map(|i| Ok(lit(ScalarValue::try_from_array(&self.values, i)?))).collect();
+        in_list(column, values?, &false, schema)
+    }
+}
+
+/// The rows of `batch` that pass `predicate`.
+pub fn keep(batch: &RecordBatch, predicate: &dyn PhysicalExpr) -> Result<RecordBatch, DataFusionError> {
+    let passes = predicate.evaluate(batch)?.into_array(batch.num_rows())?;
+    Ok(filter_record_batch(batch, as_boolean_array(&passes)?)?)
 }
 
 /// How a dataset stands in the speed layer.

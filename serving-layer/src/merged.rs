@@ -9,17 +9,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use common::{
     catalog::View,
-    speed::{KeyFilter, States},
+    speed::{KeyFilter, States, keep},
     storage::{parquet::range, scan::Scan, table::DataFile},
 };
 use datafusion::{
     arrow::{
         array::{ArrayRef, RecordBatch},
-        compute::filter_record_batch,
         datatypes::{Schema, SchemaRef},
     },
     catalog::{Session, TableProvider},
-    common::{DFSchema, JoinType, NullEquality, ScalarValue, cast::as_boolean_array},
+    common::{DFSchema, JoinType, NullEquality, ScalarValue},
     datasource::memory::MemorySourceConfig,
     error::{DataFusionError, Result},
     execution::TaskContext,
@@ -34,10 +33,7 @@ use datafusion::{
     },
 };
 
-use crate::{
-    published::Version,
-    touched::{Source, keep},
-};
+use crate::{published::Version, touched::Source};
 
 /// A view at one head.
 #[derive(Debug)]
@@ -178,7 +174,7 @@ impl Merge<'_> {
         };
         let mut batch = self.at.version.touched.states(&keys, &source).await?;
         if let Some(filter) = filter {
-            batch = keep(&batch, filter.key, &filter.values)?;
+            batch = keep(&batch, filter.predicate(&batch.schema())?.as_ref())?;
         }
         states.push(batch);
         fold.finish(states, &self.at.context).await
@@ -190,8 +186,7 @@ impl Merge<'_> {
         let Some(filter) = conjunction(self.filters.clone()) else { return Ok(touched) };
         let schema = DFSchema::try_from(touched.schema())?;
         let filter = self.state.create_physical_expr(filter, &schema)?;
-        let passes = filter.evaluate(&touched)?.into_array(touched.num_rows())?;
-        Ok(filter_record_batch(&touched, as_boolean_array(&passes)?)?)
+        keep(&touched, filter.as_ref())
     }
 
     /// Whether the filters name one group, all keys of it, and that group is among the touched rows that they ask for:

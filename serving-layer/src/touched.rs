@@ -6,12 +6,13 @@ use std::{collections::HashSet, sync::Arc};
 use common::{
     catalog::View,
     fold::from_stored,
+    speed::KeyFilter,
     storage::{parquet::range, scan::Scan, table::DataFile},
 };
 use datafusion::{
     arrow::{
         array::{ArrayRef, BooleanArray, RecordBatch},
-        compute::{concat_batches, filter_record_batch},
+        compute::concat_batches,
         datatypes::SchemaRef,
         row::{OwnedRow, RowConverter, SortField},
     },
@@ -20,7 +21,7 @@ use datafusion::{
     error::{DataFusionError, Result},
     execution::TaskContext,
     logical_expr::Operator,
-    physical_expr::expressions::{BinaryExpr, Column, in_list, lit},
+    physical_expr::expressions::{BinaryExpr, Column, lit},
     physical_plan::{
         ExecutionPlan, PhysicalExpr, collect,
         joins::{HashJoinExec, PartitionMode},
@@ -179,10 +180,10 @@ fn predicate(key: &ArrayRef, source: &Source<'_>) -> Result<Option<Arc<dyn Physi
         return Ok(None);
     }
     let place = source.view.fold.keys()[0];
-    let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(source.stored.field(place).name(), place));
     if key.len() <= LISTED {
-        return Ok(Some(in_list(column, literals(key)?, &false, source.stored)?));
+        return Ok(Some(KeyFilter { key: place, values: key.clone() }.predicate(source.stored)?));
     }
+    let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(source.stored.field(place).name(), place));
     let order = datafusion::arrow::compute::sort_to_indices(key, None, None)?;
     let at = |i: usize| -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         let row = usize::try_from(order.value(i)).map_err(|error| DataFusionError::External(Box::new(error)))?;
@@ -191,17 +192,4 @@ fn predicate(key: &ArrayRef, source: &Source<'_>) -> Result<Option<Arc<dyn Physi
     let low = Arc::new(BinaryExpr::new(column.clone(), Operator::GtEq, at(0)?));
     let high = Arc::new(BinaryExpr::new(column, Operator::LtEq, at(key.len() - 1)?));
     Ok(Some(Arc::new(BinaryExpr::new(low, Operator::And, high))))
-}
-
-/// The values of an array as literals.
-pub(crate) fn literals(values: &ArrayRef) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
-    (0..values.len()).map(|i| Ok(lit(ScalarValue::try_from_array(values, i)?))).collect()
-}
-
-/// The rows of `batch` whose column `place` is among `values`.
-pub(crate) fn keep(batch: &RecordBatch, place: usize, values: &ArrayRef) -> Result<RecordBatch> {
-    let schema = batch.schema();
-    let column = Arc::new(Column::new(schema.field(place).name(), place));
-    let mask = in_list(column, literals(values)?, &false, &schema)?.evaluate(batch)?.into_array(batch.num_rows())?;
-    Ok(filter_record_batch(batch, datafusion::arrow::array::AsArray::as_boolean(&mask))?)
 }

@@ -5,18 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use common::{
     position::Offset,
-    speed::{Error, KeyFilter, parts::PartStates},
+    speed::{Error, KeyFilter, keep, parts::PartStates},
 };
 use datafusion::{
-    arrow::{
-        array::{AsArray, RecordBatch},
-        compute::filter_record_batch,
-        datatypes::SchemaRef,
-    },
-    common::ScalarValue,
+    arrow::{array::RecordBatch, datatypes::SchemaRef},
     error::Result,
-    physical_expr::expressions::{Column, in_list, lit},
-    physical_plan::PhysicalExpr,
 };
 
 /// The states of `[from, to)`. Offsets in between that hold no event do not matter.
@@ -53,20 +46,8 @@ impl PartStates for Pieces {
         let all = pieces.iter().map(|piece| &piece.states).filter(|states| states.num_rows() > 0);
         let Some(filter) = filter else { return Ok(all.cloned().collect()) };
         let failed = |error: datafusion::error::DataFusionError| Error::Internal(Box::new(error));
-        let predicate = predicate(&self.schema, filter).map_err(failed)?;
-        let kept: Result<Vec<RecordBatch>> = all.map(|states| keep(states, &predicate)).collect();
+        let predicate = filter.predicate(&self.schema).map_err(failed)?;
+        let kept: Result<Vec<RecordBatch>> = all.map(|states| keep(states, predicate.as_ref())).collect();
         Ok(kept.map_err(failed)?.into_iter().filter(|states| states.num_rows() > 0).collect())
     }
-}
-
-fn predicate(schema: &SchemaRef, filter: &KeyFilter) -> Result<Arc<dyn PhysicalExpr>> {
-    let column = Arc::new(Column::new(schema.field(filter.key).name(), filter.key));
-    let values: Result<Vec<Arc<dyn PhysicalExpr>>> =
-        (0..filter.values.len()).map(|i| Ok(lit(ScalarValue::try_from_array(&filter.values, i)?))).collect();
-    in_list(column, values?, &false, schema)
-}
-
-fn keep(states: &RecordBatch, predicate: &Arc<dyn PhysicalExpr>) -> Result<RecordBatch> {
-    let mask = predicate.evaluate(states)?.into_array(states.num_rows())?;
-    Ok(filter_record_batch(states, mask.as_boolean())?)
 }
