@@ -125,7 +125,10 @@ impl Merge<'_> {
         let key_filter = self.key_filter()?;
         let states = self.at.states.read(key_filter.as_ref()).await;
         let states = states.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let touched = self.asked_for(self.touched(states, key_filter.as_ref()).await?)?;
+        let mut touched = self.touched(states, key_filter.as_ref()).await?;
+        if self.is_pinned() {
+            touched = self.asked_for(&touched)?;
+        }
         let keys = self.view.fold.keys();
         // What is above needs the wanted columns, what is here also the keys and who passes `HAVING`.
         let mut columns: Vec<usize> = wanted.to_vec();
@@ -182,11 +185,11 @@ impl Merge<'_> {
 
     /// The touched rows that the filters ask for. Those left out need not hide their batch rows: the same filters stand
     /// above, and say the same of both.
-    fn asked_for(&self, touched: RecordBatch) -> Result<RecordBatch> {
-        let Some(filter) = conjunction(self.filters.clone()) else { return Ok(touched) };
+    fn asked_for(&self, touched: &RecordBatch) -> Result<RecordBatch> {
+        let Some(filter) = conjunction(self.filters.clone()) else { return Ok(touched.clone()) };
         let schema = DFSchema::try_from(touched.schema())?;
         let filter = self.state.create_physical_expr(filter, &schema)?;
-        keep(&touched, filter.as_ref())
+        keep(touched, filter.as_ref())
     }
 
     /// Whether the filters name one group, all keys of it, and that group is among the touched rows that they ask for:

@@ -518,13 +518,14 @@ async fn hostile_sql() {
                 body.to_string().chars().take(300).collect::<String>()
             ));
         }
-        if took > time + Duration::from_secs(8) {
+        // What is not stopped takes hours.
+        if took > time + Duration::from_secs(60) {
             faults.push(format!("took {took:?}: {shown}"));
         }
         // The next one is answered, right and at once: nothing is left at work.
         let began = Instant::now();
         let (status, body) = bed.sql("SELECT sum(n) AS n FROM per_product", None).await;
-        if status != 200 || body["rows"] != json!([{"n": SALES}]) || began.elapsed() > Duration::from_secs(5) {
+        if status != 200 || body["rows"] != json!([{"n": SALES}]) || began.elapsed() > Duration::from_secs(60) {
             faults.push(format!("after it {status} in {:?}: {shown}: {body}", began.elapsed()));
         }
     }
