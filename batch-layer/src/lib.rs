@@ -32,6 +32,7 @@ mod recompute;
 mod retry;
 mod scheduler;
 pub mod service;
+mod turns;
 
 /// What the batch layer is started with.
 #[derive(Clone, Debug)]

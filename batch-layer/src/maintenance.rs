@@ -100,7 +100,8 @@ async fn sweep(storage: &Storage, table: &ViewTable, oldest_ms: i64) -> Result<(
     let named = named(table, oldest_ms).await?;
     for object in listed {
         let Some(name) = object.location.filename() else { continue };
-        let is_data = name.starts_with("part-") && !object.location.as_ref().contains("_delta_log");
+        let is_ours = name.starts_with("part-") || name.starts_with("_failed-");
+        let is_data = is_ours && !object.location.as_ref().contains("_delta_log");
         if is_data && !named.contains(name) && object.last_modified.timestamp_millis() < oldest_ms {
             delete(storage, &object.location).await?;
         }
@@ -177,10 +178,12 @@ async fn named(table: &ViewTable, oldest_ms: i64) -> Result<BTreeSet<String>, st
         }
         limit *= 4;
     };
-    let mut named: BTreeSet<String> =
-        table.table().load(None).await?.files().into_iter().map(|file| file.path).collect();
+    let newest = table.table().load(None).await?;
+    let mut named: BTreeSet<String> = newest.files().into_iter().map(|file| file.path).collect();
+    named.extend(table.published(&newest).await?.map(|version| version.failed_file()));
     for version in &history {
         named.extend(version.files.iter().map(|file| file.path.clone()));
+        named.insert(version.failed_file());
         if version.published_at_ms < oldest_ms {
             break;
         }
@@ -194,6 +197,7 @@ mod tests {
 
     use common::{
         clock::{Clock, System},
+        fold::{Failed, FailedEvent},
         storage::table::DataFile,
         view::Published,
     };
@@ -240,9 +244,14 @@ mod tests {
             master_version: batch_version,
             cut: [(0, batch_version)].into_iter().collect(),
             rows: 1,
+            failed_events: 1,
+            failed_groups: 0,
             published_at_ms: System.now_ms(),
             files: Arc::new(vec![file]),
         };
+        let mut failed = Failed::default();
+        failed.add(FailedEvent { timestamp_us: 0, partition: 0, offset: 0, reason: String::new() });
+        table.put_failed(&version, &failed).await.unwrap();
         table.publish(&table.open().await.unwrap(), &version).await.unwrap();
         let history = table.history(1).await.unwrap();
         later_than(history[0].published_at_ms).await
@@ -252,9 +261,15 @@ mod tests {
         let prefix = Path::from(table.table().path());
         let listed: Vec<_> = storage.objects().list(Some(&prefix)).try_collect().await.unwrap();
         let names = listed.iter().filter_map(|object| object.location.filename());
-        let mut names: Vec<_> = names.filter(|name| name.starts_with("part-")).map(str::to_owned).collect();
-        names.sort();
-        names
+        let names_of = |what: &str| {
+            let mut names: Vec<_> = names.clone().filter(|name| name.starts_with(what)).map(str::to_owned).collect();
+            names.sort();
+            names
+        };
+        let (parts, failed) = (names_of("part-"), names_of("_failed-"));
+        let versions = parts.iter().filter(|name| !name.contains("abandoned")).count();
+        assert_eq!(failed.len(), versions, "what failed goes with its version");
+        parts
     }
 
     #[tokio::test]

@@ -24,6 +24,9 @@ pub const RECOMPUTES: &str = "lamina_batch_recomputes_total";
 /// Time of a recompute, in seconds.
 pub const RECOMPUTE_SECONDS: &str = "lamina_batch_recompute_seconds";
 
+/// Groups of the newest batch view version of which something could not be computed, by view.
+pub const FAILED_GROUPS: &str = "lamina_batch_failed_groups";
+
 /// Looks at the catalog's files that found what cannot be taken up. The log says why.
 pub const CATALOG_REFUSALS: &str = "lamina_batch_catalog_refusals_total";
 
@@ -40,6 +43,7 @@ pub(crate) struct Metrics {
     pub(crate) retained: IntGaugeVec,
     pub(crate) recomputes: IntCounterVec,
     pub(crate) recompute_seconds: HistogramVec,
+    pub(crate) failed_groups: IntGaugeVec,
     pub(crate) catalog_refusals: IntCounter,
 }
 
@@ -62,8 +66,8 @@ impl Metrics {
         let catalog_refusals =
             IntCounter::new(CATALOG_REFUSALS, "Looks at the catalog's files that found what cannot be taken up")?;
         registry.register(Box::new(catalog_refusals.clone()))?;
-        let gauge = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), &["dataset"])?;
+        let gauge = |name: &str, help: &str, label: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
@@ -75,8 +79,9 @@ impl Metrics {
             restarts: counter(RESTARTS, "Times that an appender began again after an error", &["dataset"])?,
             recomputes: counter(RECOMPUTES, "Recomputes by outcome", &["view", "outcome"])?,
             commit_seconds,
-            unarchived: gauge(UNARCHIVED, "Offsets of the log above the master's frontier")?,
-            retained: gauge(RETAINED, "Offsets below the master's frontier that the log still has")?,
+            unarchived: gauge(UNARCHIVED, "Offsets of the log above the master's frontier", "dataset")?,
+            retained: gauge(RETAINED, "Offsets below the master's frontier that the log still has", "dataset")?,
+            failed_groups: gauge(FAILED_GROUPS, "Groups of which something could not be computed", "view")?,
             recompute_seconds,
             catalog_refusals,
         })

@@ -5,7 +5,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use std::{
 use common::{
     catalog::View,
     fault::chain,
+    fold::{Collector, Failed},
     master::{self, Version},
     position::Partition,
     storage::{self, scan::Scan, table::DataFile},
@@ -70,6 +71,13 @@ pub(crate) enum Error {
     Died(#[from] tokio::task::JoinError),
 }
 
+/// What a recompute has come to.
+struct Computed {
+    files: Vec<DataFile>,
+    failed: Failed,
+    failed_groups: i64,
+}
+
 /// One recompute.
 #[derive(Debug)]
 pub(crate) struct Recompute {
@@ -120,15 +128,18 @@ impl Recompute {
 
     /// Computes, passes the gate, and publishes.
     pub(crate) async fn run(self) -> Result<Published, Error> {
-        let files = self.compute().await?;
+        let Computed { files, failed, failed_groups } = self.compute().await?;
         let version = Published {
             batch_version: self.last.as_ref().map_or(0, |last| last.batch_version) + 1,
             master_version: i64::try_from(self.at.version).unwrap_or(i64::MAX),
             cut: self.at.frontier.clone(),
             rows: files.iter().map(|file| file.rows).sum(),
+            failed_events: failed.count(),
+            failed_groups,
             published_at_ms: self.context.clock.now_ms(),
             files: Arc::new(files),
         };
+        self.table.put_failed(&version, &failed).await?;
         self.publish(version).await
     }
 
@@ -175,13 +186,15 @@ impl Recompute {
         Err(Error::TooOld { view: self.view.name.clone(), wanted: version.batch_version, waited })
     }
 
-    async fn compute(&self) -> Result<Vec<DataFile>, Error> {
+    async fn compute(&self) -> Result<Computed, Error> {
         let context = self.task_context()?;
         let scan = self.scan(&context)?;
-        let plan = self.plan(scan.clone())?;
+        let failed = Collector::default();
+        let plan = self.plan(scan.clone(), &failed)?;
         let (view, table, first_put) = (self.view.clone(), self.table.clone(), self.first_put.clone());
         let (file_rows, parallelism) = (self.context.settings.file_rows, self.context.settings.parallelism);
-        let writer = Writer { view, table, first_put, file_rows, parallelism };
+        let failed_groups = Arc::new(AtomicI64::new(0));
+        let writer = Writer { view, table, first_put, file_rows, parallelism, failed_groups: failed_groups.clone() };
         let mut writing = pin!(writer.run(plan.execute(0, context)?));
         let mut ticker = tokio::time::interval(Duration::from_millis(200));
         let files = loop {
@@ -190,8 +203,9 @@ impl Recompute {
                 _ = ticker.tick() => self.read.store(rows_out(&scan), Ordering::Relaxed),
             }
         };
+        // Failed events were read too.
         self.gate(i64::try_from(rows_out(&scan)).unwrap_or(-1))?;
-        Ok(files)
+        Ok(Computed { files, failed: failed.failed(), failed_groups: failed_groups.load(Ordering::Relaxed) })
     }
 
     fn task_context(&self) -> Result<Arc<TaskContext>, DataFusionError> {
@@ -223,9 +237,13 @@ impl Recompute {
     }
 
     /// States, one a group, sorted by group key.
-    fn plan(&self, scan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    fn plan(
+        &self,
+        scan: Arc<dyn ExecutionPlan>,
+        failed: &Collector,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let fold = &self.view.fold;
-        let partial = fold.partial_plan(scan)?;
+        let partial = fold.partial_plan(scan, failed)?;
         let keys: Vec<Arc<dyn PhysicalExpr>> = (0..fold.keys().len())
             .map(|key| Arc::new(Column::new(fold.state().field(key).name(), key)) as Arc<dyn PhysicalExpr>)
             .collect();

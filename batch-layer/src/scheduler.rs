@@ -16,7 +16,7 @@ use common::{
     storage,
     view::{Published, ViewTable},
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,11 +24,14 @@ use crate::{
     metrics::Metrics,
     recompute::{self, Recompute},
     retry::Retry,
+    turns::Turns,
 };
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A refresh that failed is tried again after this, or after its own interval if that is shorter.
+/// A refresh that failed is tried again after this, or after its own interval if that is shorter. The next pauses are each
+/// twice as long as the one before, up to [`AFTER_FAILURES`].
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
+const AFTER_FAILURES: Duration = Duration::from_secs(300);
 /// How often it is looked whether views that replace others have been built.
 const BUILT_EVERY: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -55,7 +58,7 @@ pub(crate) struct Scheduler {
     /// By view and definition, the job that is queued or at work.
     claimed: Mutex<BTreeMap<Of, Claim>>,
     /// One recompute at a time: each uses all that the machine has.
-    turns: Semaphore,
+    turns: Turns,
 }
 
 #[derive(Debug)]
@@ -74,7 +77,7 @@ impl Scheduler {
             metrics,
             jobs,
             claimed: Mutex::default(),
-            turns: Semaphore::new(1),
+            turns: Turns::default(),
         });
         for view in context.catalog.views.values().filter(|_| context.settings.schedule) {
             let Some(refresh) = view.refresh else { continue };
@@ -117,6 +120,7 @@ impl Scheduler {
         cancelled: CancellationToken,
     ) -> Result<(), Infallible> {
         let mut wait = self.until_due(&view, refresh).await;
+        let mut failures = 0;
         loop {
             tokio::select! {
                 () = cancelled.cancelled() => return Ok(()),
@@ -124,12 +128,15 @@ impl Scheduler {
             }
             let began = Instant::now();
             let is_done = match self.claim(&view, Kind::ScheduledRecompute) {
-                Ok(job) => self.work(view.clone(), job).await,
+                Ok(job) => self.work(view.clone(), job, failures > 0).await,
                 // Somebody's own recompute is at work: that will do.
                 Err(_) => true,
             };
-            let interval = if is_done { refresh } else { refresh.min(AFTER_FAILURE) };
-            wait = interval.saturating_sub(began.elapsed()).max(PAUSE_MIN);
+            failures = if is_done { 0 } else { failures + 1 };
+            wait = match failures {
+                0 => refresh.saturating_sub(began.elapsed()).max(PAUSE_MIN),
+                failures => pause(refresh, failures, began.elapsed()),
+            };
         }
     }
 
@@ -167,7 +174,7 @@ impl Scheduler {
             }
             let _ = recorded.send(put);
             if is_put {
-                scheduler.work(view, queued).await;
+                scheduler.work(view, queued, false).await;
             }
             Ok::<(), Infallible>(())
         });
@@ -226,16 +233,17 @@ impl Scheduler {
         Ok(job)
     }
 
-    /// Runs a claimed job to its end. Whether it did what it should.
-    async fn work(&self, view: Arc<View>, mut job: Job) -> bool {
+    /// Runs a claimed job to its end; one that `has_failed` before lets others go first. Whether it did what it should.
+    async fn work(&self, view: Arc<View>, mut job: Job, has_failed: bool) -> bool {
         let (name, claimed) = (view.name.clone(), of(&view));
         let began = Instant::now();
-        let outcome = self.publish(view, &mut job).await;
+        let outcome = self.publish(view, &mut job, has_failed).await;
         let label = match &outcome {
             Ok(Some(published)) => {
                 tracing::info!(view = name, batch_version = published.batch_version, rows = published.rows,
                     cut = %published.cut, seconds = began.elapsed().as_secs_f64(), "published a batch view version");
                 job.batch_version = Some(published.batch_version);
+                self.metrics.failed_groups.with_label_values(&[&name]).set(published.failed_groups);
                 self.metrics.recompute_seconds.with_label_values(&[&name]).observe(began.elapsed().as_secs_f64());
                 "published"
             }
@@ -259,9 +267,14 @@ impl Scheduler {
         outcome.is_ok()
     }
 
-    async fn publish(&self, view: Arc<View>, job: &mut Job) -> Result<Option<Published>, recompute::Error> {
+    async fn publish(
+        &self,
+        view: Arc<View>,
+        job: &mut Job,
+        has_failed: bool,
+    ) -> Result<Option<Published>, recompute::Error> {
         let beginning = async {
-            let turn = self.turns.acquire().await;
+            let turn = self.turns.take(has_failed).await;
             Ok::<_, recompute::Error>((turn, Recompute::begin(self.context.clone(), view).await?))
         };
         let (_turn, recompute) = self.while_beating(job, || 0.0, beginning).await??;
@@ -331,10 +344,40 @@ impl Scheduler {
     }
 }
 
+/// How long to leave a view alone whose refresh has failed so often in a row, the last time after `took`: one that fails
+/// late would else be all that there is ever time for.
+fn pause(refresh: Duration, failures: u32, took: Duration) -> Duration {
+    let doubled = refresh.min(AFTER_FAILURE).saturating_mul(2_u32.saturating_pow(failures - 1));
+    doubled.min(AFTER_FAILURES).max(took).max(PAUSE_MIN)
+}
+
 struct AbortOnDrop(tokio::task::AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_after_failures_grow() {
+        let seconds = Duration::from_secs;
+        for (refresh, failures, took, expected) in [
+            (300, 1, 0, 10),
+            (300, 2, 0, 20),
+            (300, 5, 0, 160),
+            (3600, 6, 0, 300),
+            (3600, 40, 0, 300),
+            (3600, 1, 900, 900),
+            (1, 1, 0, 1),
+            (1, 3, 0, 4),
+        ] {
+            let got = pause(seconds(refresh), failures, seconds(took));
+            assert_eq!(got, seconds(expected), "{refresh} {failures} {took}");
+        }
     }
 }

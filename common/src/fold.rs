@@ -4,6 +4,9 @@
 //! without statistics. The batch layer runs them over files, the speed layer over micro-batches, and because both use
 //! the same expressions their states can be merged: nobody writes a merge by hand.
 //!
+//! What is computed of one event alone comes before `partial`, in a stage of its own: an event whose row cannot be
+//! computed for a view is a failed event of that view ([`Failed`]), and costs it nothing but that row.
+//!
 //! | step | from → to | used by |
 //! |---|---|---|
 //! | `partial` | rows → states | batch and speed |
@@ -21,11 +24,20 @@ use sqlparser::{ast::Query, tokenizer::Location};
 
 use crate::catalog::Dataset;
 
+mod failed;
+mod fallible;
+mod groups;
 mod plan;
+mod prepare;
 mod refuse;
+mod rows;
 mod run;
 mod stored;
 
+use rows::Rows;
+
+pub use failed::{Collector, Failed, FailedEvent};
+pub use rows::{is_of_values, panicked};
 pub use stored::{from_stored, to_stored};
 
 #[cfg(test)]
@@ -33,7 +45,7 @@ mod tests;
 
 /// What the states of this build look like. Raised when they change, by us or by DataFusion: a state of another format
 /// is never read, the view is recomputed.
-const STATE_FORMAT: u32 = 1;
+const STATE_FORMAT: u32 = 2;
 
 static RAISED: OnceLock<u32> = OnceLock::new();
 
@@ -53,6 +65,9 @@ pub const SETTINGS: &str = "datafusion 55; time zone UTC; text Utf8";
 /// Name of the column that says whether a group passes `HAVING`, in views that have one.
 pub const HAVING: &str = "__having";
 
+/// Name of the column that says whether something of a group could not be computed: it is NULL then.
+pub const FAILED: &str = "__failed";
+
 /// What both layers compute of a view.
 #[derive(Clone, Debug)]
 pub struct Fold {
@@ -60,12 +75,13 @@ pub struct Fold {
     projection: Vec<usize>,
     /// Those columns: the input of `partial`.
     input: SchemaRef,
-    /// `WHERE`, over `input`.
-    predicate: Option<Arc<dyn PhysicalExpr>>,
-    /// The group keys, over `input`.
+    /// What is computed of one row of `input`.
+    rows: Arc<Rows>,
+    /// The group keys, over the columns of `rows`.
     group_by: Arc<PhysicalGroupBy>,
+    /// Over the columns of `rows`.
     aggregates: Vec<Arc<AggregateFunctionExpr>>,
-    /// Each aggregate's `FILTER`, over `input`.
+    /// Each aggregate's `FILTER`, over the columns of `rows`.
     filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
     /// Group keys, then the aggregates' state columns, as DataFusion has them.
     state: SchemaRef,
@@ -79,6 +95,8 @@ pub struct Fold {
     visible: usize,
     /// For each group key, the finished column that holds it.
     keys: Vec<usize>,
+    /// The finished column that says whether something of a group could not be computed.
+    failed: usize,
     /// Group keys and aggregates, as `finish` has them before `outputs`.
     result: SchemaRef,
     /// Whether there is `HAVING`: then the last finished column says who passes.
@@ -123,7 +141,7 @@ impl Fold {
         &self.stored_state
     }
 
-    /// The finished columns: the view's own, then hidden group keys, then [`HAVING`].
+    /// The finished columns: the view's own, then hidden group keys, [`FAILED`], and [`HAVING`] where there is one.
     pub fn finished(&self) -> &SchemaRef {
         &self.finished
     }
@@ -136,6 +154,11 @@ impl Fold {
     /// For each group key, which finished column holds it.
     pub fn keys(&self) -> &[usize] {
         &self.keys
+    }
+
+    /// Which finished column is [`FAILED`].
+    pub fn failed(&self) -> usize {
+        self.failed
     }
 
     /// Whether the view has `HAVING`.

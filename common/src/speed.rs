@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::{Domain, Fault},
+    fold::Failed,
     position::{Frontier, Partition},
 };
 
@@ -56,6 +57,9 @@ pub struct ViewRequest {
     pub definition: String,
     /// The cuts that the serving layer could complete, the best one first.
     pub cuts: Vec<Frontier>,
+    /// Whether the newest failed events are wanted, not only how many there are.
+    #[serde(default)]
+    pub with_failed: bool,
 }
 
 /// One prefix of a dataset's log.
@@ -78,6 +82,8 @@ pub struct Frozen {
 pub struct FrozenView {
     /// Which of the request's cuts the states begin at.
     pub cut_index: usize,
+    /// The events from there to the head that are not in the states because the view cannot be computed over them.
+    pub failed: Failed,
     /// The states.
     pub states: Arc<dyn States>,
 }

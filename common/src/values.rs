@@ -26,11 +26,13 @@ use crate::{
 mod check;
 mod column;
 mod fields;
+mod named;
 mod number;
 pub mod output;
 mod sql_type;
 mod time;
 
+pub(crate) use named::named_values;
 pub use sql_type::sql_type_name;
 
 #[cfg(test)]

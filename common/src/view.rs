@@ -1,7 +1,7 @@
 //! Batch views: what a view's SQL gives over the master dataset up to a cut, one Delta commit a version.
 //!
 //! A commit replaces all files and carries, as application transactions, the batch view version, the master version
-//! that was read and the cut. Commits that carry no batch view version (maintenance) are none.
+//! that was read, the cut, and how many events and groups could not be computed. Commits that carry no batch view version (maintenance) are none.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,6 +9,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::{
     catalog::View,
+    fold::Failed,
     position::{Frontier, Partition},
     storage::{
         Error, Storage,
@@ -20,6 +21,8 @@ const BATCH_VERSION: &str = "lamina/batch_version";
 const MASTER_VERSION: &str = "lamina/master_version";
 const PARTITIONS: &str = "lamina/partitions";
 const ROWS: &str = "lamina/rows";
+const FAILED_EVENTS: &str = "lamina/failed_events";
+const FAILED_GROUPS: &str = "lamina/failed_groups";
 
 fn cut_id(partition: Partition) -> String {
     format!("lamina/cut/{partition}")
@@ -36,10 +39,21 @@ pub struct Published {
     pub cut: Frontier,
     /// How many groups it has.
     pub rows: i64,
+    /// How many events below the cut are in none of them because the view cannot be computed over them.
+    pub failed_events: i64,
+    /// Of how many groups something could not be computed.
+    pub failed_groups: i64,
     /// When it was published, milliseconds since 1970.
     pub published_at_ms: i64,
     /// Its files.
     pub files: Arc<Vec<DataFile>>,
+}
+
+impl Published {
+    /// What the newest of its failed events stand in, beside its files. Delta's engines do not look at such a name.
+    pub fn failed_file(&self) -> String {
+        format!("_failed-{}-{}.json", self.batch_version, self.master_version)
+    }
 }
 
 /// The table of one definition of a view.
@@ -75,7 +89,7 @@ impl ViewTable {
 
     /// The newest batch view version at a snapshot; `None` before the first.
     pub async fn published(&self, at: &Snapshot) -> Result<Option<Published>, Error> {
-        let known = [BATCH_VERSION, MASTER_VERSION, PARTITIONS, ROWS].map(str::to_owned);
+        let known = [BATCH_VERSION, MASTER_VERSION, PARTITIONS, ROWS, FAILED_EVENTS, FAILED_GROUPS].map(str::to_owned);
         let mut txns = self.table.txns(at, &known).await?;
         let Some(&partitions) = txns.get(PARTITIONS) else { return Ok(None) };
         let cuts: Vec<String> = (0..i32::try_from(partitions).unwrap_or(0)).map(cut_id).collect();
@@ -96,11 +110,34 @@ impl ViewTable {
             (BATCH_VERSION.to_owned(), version.batch_version),
             (MASTER_VERSION.to_owned(), version.master_version),
             (ROWS.to_owned(), version.rows),
+            (FAILED_EVENTS.to_owned(), version.failed_events),
+            (FAILED_GROUPS.to_owned(), version.failed_groups),
         ]);
         let partitions = version.cut.partitions().max().map_or(0, |last| last + 1);
         txns.insert(PARTITIONS.to_owned(), partitions.into());
         txns.extend((0..partitions).map(|partition| (cut_id(partition), version.cut.get(partition))));
         self.table.commit(at, &version.files, at.removals(), &txns, version.published_at_ms).await
+    }
+
+    /// Stores the newest failed events of a version that is about to be published. Of one master version every recompute
+    /// finds the same ones, so it does not matter whose they are.
+    pub async fn put_failed(&self, version: &Published, failed: &Failed) -> Result<(), Error> {
+        if failed.count() == 0 {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(failed).unwrap_or_default();
+        self.table.put(&version.failed_file(), text.into()).await
+    }
+
+    /// The failed events of a version, the newest of them with their reasons.
+    pub async fn failed(&self, version: &Published) -> Result<Failed, Error> {
+        if version.failed_events == 0 {
+            return Ok(Failed::default());
+        }
+        let text = self.table.get(&version.failed_file()).await?;
+        let failed = text.and_then(|text| serde_json::from_slice(&text).ok());
+        // The number stands in the commit; of a list that is gone that is what is left.
+        Ok(failed.unwrap_or_else(|| Failed::of(version.failed_events)))
     }
 
     /// The newest batch view versions, newest first, as far back as the table's log goes and `limit` allows.
@@ -128,6 +165,8 @@ fn parse(change: &Change) -> Option<Published> {
         master_version: get(MASTER_VERSION)?,
         cut: (0..partitions).map(|partition| (partition, get(&cut_id(partition)).unwrap_or(0))).collect(),
         rows: get(ROWS)?,
+        failed_events: get(FAILED_EVENTS).unwrap_or(0),
+        failed_groups: get(FAILED_GROUPS).unwrap_or(0),
         published_at_ms: change.timestamp_ms.unwrap_or(0),
         files: Arc::new(change.added.clone()),
     })

@@ -23,6 +23,8 @@ use datafusion::{
 };
 use serde_json::{Value, value::RawValue};
 
+mod alone;
+
 /// One record of the log.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -115,7 +117,14 @@ impl Oracle {
         let views = self.catalog.views.values().filter(|view| view.dataset.name == self.dataset.name);
         for view in views.filter(|view| wanted(&view.name)) {
             let schema = Schema::new(view.fold.finished().fields()[..view.fold.visible()].to_vec());
-            let rows = one_batch(&context, &view.sql, &schema).await?;
+            let rows = match one_batch(&context, &view.sql, &schema).await {
+                Ok(rows) => rows,
+                // Some event or group cannot be computed: which one is told where each is alone.
+                Err(_) => {
+                    let below = self.below(head).await?;
+                    alone::rows(&session(), &self.dataset.name, &below, &view.sql, &Arc::new(schema)).await?
+                }
+            };
             let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
             context.register_table(&view.name, Arc::new(table))?;
         }

@@ -199,7 +199,15 @@ impl Client {
                 Value::Null => "cannot be answered now".to_owned(),
                 head => format!("head {head}"),
             };
-            lines.push(format!("view {}: {batch}, {head}", text(&view["name"])));
+            let name = text(&view["name"]);
+            let failed = match self.get(&format!("/v1/views/{name}/failed_events?limit=1")).await {
+                Ok(failed) => match (failed["count"].as_i64(), &failed["failed_events"][0]["reason"]) {
+                    (Some(count @ 1..), reason) => format!(", {count} failed events, the newest: {}", text(reason)),
+                    _ => String::new(),
+                },
+                Err(error) => format!(", {error:#}"),
+            };
+            lines.push(format!("view {name}: {batch}, {head}{failed}"));
         }
         let ready = self.get("/readyz").await;
         lines.push(match ready {

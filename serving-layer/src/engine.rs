@@ -170,6 +170,10 @@ pub struct VersionInfo {
     pub published_at_ms: i64,
     /// How many groups it has.
     pub rows: i64,
+    /// How many events below its cut are in none of them because the view cannot be computed over them.
+    pub failed_events: i64,
+    /// Of how many groups something could not be computed.
+    pub failed_groups: i64,
 }
 
 /// A dataset as `/v1/datasets` shows it.

@@ -132,6 +132,7 @@ pub fn router(current: impl Into<Current>) -> Result<Router, prometheus::Error> 
         .route("/v1/views", get(views::list))
         .route("/v1/views/{view}", get(views::one))
         .route("/v1/views/{view}/rows", get(query::rows))
+        .route("/v1/views/{view}/failed_events", get(views::failed_events))
         .route("/v1/views/{view}/recompute", post(jobs::recompute))
         .route("/v1/datasets", get(datasets::list))
         .route("/v1/datasets/{dataset}", get(datasets::one))

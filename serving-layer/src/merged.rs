@@ -4,11 +4,15 @@
 //! layer has touched replaces its batch row: its batch state and its speed states are finished together, and an
 //! anti-join hides the old row. Only filters on group keys go below that, all others run on the merged rows.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 use async_trait::async_trait;
 use common::{
     catalog::View,
+    fold::FAILED,
     speed::{KeyFilter, States, keep},
     storage::{parquet::range, scan::Scan, table::DataFile},
 };
@@ -18,14 +22,14 @@ use datafusion::{
         datatypes::{Schema, SchemaRef},
     },
     catalog::{Session, TableProvider},
-    common::{DFSchema, JoinType, NullEquality, ScalarValue},
+    common::{Column as LogicalColumn, DFSchema, JoinType, NullEquality, ScalarValue, cast::as_boolean_array},
     datasource::memory::MemorySourceConfig,
     error::{DataFusionError, Result},
     execution::TaskContext,
-    logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList, utils::conjunction},
+    logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList, lit, utils::conjunction},
     physical_expr::expressions::Column,
     physical_plan::{
-        ExecutionPlan, PhysicalExpr,
+        ExecutionPlan, PhysicalExpr, collect,
         filter::FilterExec,
         joins::{HashJoinExec, PartitionMode},
         projection::ProjectionExec,
@@ -57,6 +61,8 @@ pub(crate) struct At {
     pub(crate) table: String,
     /// What states are read and finished in.
     pub(crate) context: Arc<TaskContext>,
+    /// Of how many of the groups that were asked for something could not be computed: of the scan with the most.
+    pub(crate) failed_groups: Arc<AtomicI64>,
 }
 
 /// The columns that a view has by its SQL.
@@ -129,6 +135,7 @@ impl Merge<'_> {
         if self.is_pinned() {
             touched = self.asked_for(&touched)?;
         }
+        self.count_failed(&touched).await?;
         let keys = self.view.fold.keys();
         // What is above needs the wanted columns, what is here also the keys and who passes `HAVING`.
         let mut columns: Vec<usize> = wanted.to_vec();
@@ -158,13 +165,13 @@ impl Merge<'_> {
             return Ok(RecordBatch::new_empty(fold.finished().clone()));
         }
         let Some(published) = self.at.version.published.as_ref().filter(|published| !published.files.is_empty()) else {
-            return fold.finish(states, &self.at.context).await;
+            return fold.finish(states, &self.at.context).await.map_err(|error| self.failed(error));
         };
         let mut states = states;
         let keys = match keyless {
             true => Vec::new(),
             false => {
-                states = vec![fold.reduce(states, &self.at.context).await?];
+                states = vec![fold.reduce(states, &self.at.context).await.map_err(|error| self.failed(error))?];
                 states[0].columns()[..fold.keys().len()].to_vec()
             }
         };
@@ -180,7 +187,47 @@ impl Merge<'_> {
             batch = keep(&batch, filter.predicate(&batch.schema())?.as_ref())?;
         }
         states.push(batch);
-        fold.finish(states, &self.at.context).await
+        fold.finish(states, &self.at.context).await.map_err(|error| self.failed(error))
+    }
+
+    /// That the view cannot be computed is not the fault of whoever asks.
+    fn failed(&self, error: DataFusionError) -> DataFusionError {
+        if !common::fold::is_of_values(&error) {
+            return error;
+        }
+        let (view, reason) = (self.view.name.clone(), error.strip_backtrace());
+        DataFusionError::External(Box::new(common::speed::Error::Failed { view, reason }))
+    }
+
+    /// Counts the groups, of those that the filters ask for, of which something could not be computed. Mostly there are
+    /// none, and the batch view version says so of its own.
+    async fn count_failed(&self, touched: &RecordBatch) -> Result<()> {
+        let fold = &self.view.fold;
+        let published = self.at.version.published.as_ref();
+        let of_touched = as_boolean_array(touched.column(fold.failed()))?.true_count();
+        if of_touched == 0 && published.is_none_or(|published| published.failed_groups == 0) {
+            return Ok(());
+        }
+        let mut columns: Vec<usize> = fold.keys().iter().copied().chain([fold.failed()]).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        let failed = Expr::Column(LogicalColumn::new_unqualified(FAILED));
+        let filters: Vec<Expr> = self.filters.iter().cloned().chain([failed]).collect();
+        let counted = Merge { view: self.view, at: self.at, state: self.state, filters };
+        let merged = match published {
+            Some(published) if !published.files.is_empty() && !fold.keys().is_empty() => {
+                let batch = counted.batch(&published.files, &columns, None)?;
+                counted.substituted(batch, touched, &columns)?
+            }
+            _ => memory(&touched.project(&columns)?)?,
+        };
+        let schema = DFSchema::try_from(merged.schema())?;
+        let filter = conjunction(counted.filters).unwrap_or_else(|| lit(true));
+        let filtered = FilterExec::try_new(self.state.create_physical_expr(filter, &schema)?, merged)?;
+        let failed = collect(Arc::new(filtered), self.at.context.clone()).await?;
+        let count: usize = failed.iter().map(RecordBatch::num_rows).sum();
+        self.at.failed_groups.fetch_max(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The touched rows that the filters ask for. Those left out need not hide their batch rows: the same filters stand

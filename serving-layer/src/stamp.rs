@@ -5,6 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::position::{Frontier, Partition};
 use serde::{Deserialize, Serialize};
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_none(count: &i64) -> bool {
+    *count == 0
+}
+
 /// What every answer carries.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -33,4 +38,12 @@ pub struct ViewStamp {
     pub batch_version: Option<i64>,
     /// Where that version ends and the speed layer's states begin.
     pub cut: Frontier,
+    /// How many events below the head are in no row because the view cannot be computed over them. Only there when there
+    /// are some.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub failed_events: i64,
+    /// Of how many groups that the answer asked for by their keys something could not be computed, and is NULL. Only there
+    /// when there are some.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub failed_groups: i64,
 }

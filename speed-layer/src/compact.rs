@@ -31,6 +31,7 @@ fn is_worth_it(run: &[Arc<Piece>]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use common::fold::Failed;
     use datafusion::arrow::{array::RecordBatch, datatypes::Schema};
 
     use super::*;
@@ -42,7 +43,7 @@ mod tests {
             for (i, &level) in levels.iter().enumerate() {
                 let from = i as Offset * 10;
                 let states = RecordBatch::new_empty(Arc::new(Schema::empty()));
-                track.push(Piece { from, to: from + 10, states, level });
+                track.push(Piece { from, to: from + 10, states, failed: Failed::default(), level });
             }
             let run = next_run(&track, archived, kept);
             assert_eq!(run.map(|run| (run[0].from, run[run.len() - 1].to)), expected, "{levels:?} {archived} {kept:?}");

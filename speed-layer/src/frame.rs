@@ -8,6 +8,7 @@ use std::{
 
 use common::{
     catalog::View,
+    fold::Failed,
     log::Chunk,
     position::{Frontier, Partition},
     speed::{
@@ -230,8 +231,13 @@ fn freeze_view(
     let by_cut: Vec<Option<Vec<Arc<Piece>>>> =
         wanted.cuts.iter().map(|cut| state.since_in(cut, |partition| partitions.contains(&partition))).collect();
     let possible = by_cut.iter().map(Option::is_some).collect();
+    let failed = by_cut.iter().map(|pieces| {
+        let failed = pieces.iter().flatten().map(|piece| &piece.failed);
+        if wanted.with_failed { Failed::sum(failed) } else { Failed::of(failed.map(Failed::count).sum()) }
+    });
+    let failed = failed.collect();
     let states = Arc::new(Pieces { schema: state.view.fold.state().clone(), by_cut });
-    Ok(Some(PartView { possible, states }))
+    Ok(Some(PartView { possible, failed, states }))
 }
 
 #[cfg(test)]

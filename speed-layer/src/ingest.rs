@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use common::{
     catalog::{Dataset, View},
+    fold::Failed,
     log::Chunk,
     position::{Offset, Partition},
     values::Decoder,
@@ -55,7 +56,7 @@ impl Tail {
 pub(crate) struct Folded {
     pub(crate) partition: Partition,
     pub(crate) tail: Tail,
-    pub(crate) states: Vec<Result<RecordBatch, String>>,
+    pub(crate) states: Vec<Result<(RecordBatch, Failed), String>>,
     pub(crate) dead: usize,
     pub(crate) last_ms: Option<i64>,
 }
@@ -81,14 +82,14 @@ pub(crate) async fn fold_chunk(
     }
 }
 
-/// Folds rows of the dataset into one view.
+/// Folds rows of the dataset into one view: states, and the events that are not in them.
 pub(crate) async fn fold_rows(
     view: &View,
     rows: &RecordBatch,
     context: &Arc<TaskContext>,
-) -> Result<RecordBatch, String> {
+) -> Result<(RecordBatch, Failed), String> {
     if rows.num_rows() == 0 {
-        return Ok(RecordBatch::new_empty(view.fold.state().clone()));
+        return Ok((RecordBatch::new_empty(view.fold.state().clone()), Failed::default()));
     }
     let folded = async {
         let input = rows.project(view.fold.projection())?;

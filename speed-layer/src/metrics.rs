@@ -16,6 +16,10 @@ use prometheus::{
 pub const EVENTS: &str = "lamina_speed_events_total";
 /// Dead letters passed, by dataset.
 pub const DEAD_LETTERS: &str = "lamina_speed_dead_letters_total";
+/// Events that a view cannot be computed over, by view, as they are read from the log.
+pub const FAILED_EVENTS: &str = "lamina_speed_failed_events_total";
+/// Views that cannot be computed at all, by dataset. Their queries and the log say why.
+pub const FAILED_VIEWS: &str = "lamina_speed_failed_views";
 /// Bytes of states and tail, by dataset.
 pub const MEMORY: &str = "lamina_speed_memory_bytes";
 /// How many bytes a dataset may take before its head stops.
@@ -36,6 +40,8 @@ pub const REBUILDS: &str = "lamina_speed_rebuilds_total";
 pub(crate) struct Metrics {
     pub(crate) events: IntCounterVec,
     pub(crate) dead_letters: IntCounterVec,
+    pub(crate) failed_events: IntCounterVec,
+    pub(crate) failed_views: IntGaugeVec,
     pub(crate) memory: IntGaugeVec,
     pub(crate) pieces: IntGaugeVec,
     pub(crate) rebuilds: IntCounterVec,
@@ -49,6 +55,9 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
+        let failed_events =
+            IntCounterVec::new(Opts::new(FAILED_EVENTS, "Events that a view cannot be computed over"), &["view"])?;
+        registry.register(Box::new(failed_events.clone()))?;
         let registered = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
             let gauge = gauge(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -57,6 +66,8 @@ impl Metrics {
         Ok(Self {
             events: counter(EVENTS, "Events folded into the speed layer's states")?,
             dead_letters: counter(DEAD_LETTERS, "Events that the speed layer passed because they cannot be used")?,
+            failed_events,
+            failed_views: registered(FAILED_VIEWS, "Views that cannot be computed")?,
             memory: registered(MEMORY, "Bytes of states and tail in the speed layer")?,
             pieces: registered(PIECES, "State pieces in the speed layer")?,
             rebuilds: counter(REBUILDS, "Rebuilds of speed states from the master dataset")?,

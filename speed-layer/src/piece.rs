@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use common::{
+    fold::Failed,
     position::Offset,
     speed::{Error, KeyFilter, keep, parts::PartStates},
 };
@@ -18,6 +19,8 @@ pub(crate) struct Piece {
     pub(crate) from: Offset,
     pub(crate) to: Offset,
     pub(crate) states: RecordBatch,
+    /// The events of the range whose rows are not in the states because they cannot be computed.
+    pub(crate) failed: Failed,
     /// 0 as it came from the log, 1 once it has been merged up to a master commit.
     pub(crate) level: u8,
 }
@@ -25,7 +28,7 @@ pub(crate) struct Piece {
 impl Piece {
     /// How much memory it takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.states.get_array_memory_size()
+        self.states.get_array_memory_size() + self.failed.bytes()
     }
 }
 

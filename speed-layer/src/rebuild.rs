@@ -9,6 +9,7 @@ use std::{
 
 use common::{
     catalog::{Dataset, View},
+    fold::Failed,
     master::{self, Version},
     position::{Frontier, Offset, Partition},
     storage::{Storage, scan::Scan, table::DataFile},
@@ -43,6 +44,16 @@ pub(crate) struct Wanted {
     pub(crate) cut: Frontier,
 }
 
+/// What has been folded of one view and partition.
+#[derive(Debug, Default)]
+struct Folded {
+    states: Vec<RecordBatch>,
+    failed: Failed,
+}
+
+/// The same of all partitions; or why it cannot be.
+type ByPartition = Result<BTreeMap<Partition, Folded>, String>;
+
 /// The tracks of a rebuilt view, up to the master version's frontier; or why its SQL cannot be computed.
 pub(crate) type Rebuilt = Result<BTreeMap<Partition, Track>, String>;
 
@@ -72,24 +83,25 @@ pub(crate) async fn rebuild(
             })
         });
     }
-    let mut states: Vec<Result<BTreeMap<Partition, Vec<RecordBatch>>, String>> =
-        wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
+    let mut all_folded: Vec<ByPartition> = wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
     while let Some(folded) = streams.join_next().await {
         let folded = folded.map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))??;
-        for (all, mut some) in states.iter_mut().zip(folded) {
+        for (all, mut some) in all_folded.iter_mut().zip(folded) {
             match (all.as_mut(), some.as_mut()) {
-                (Ok(all), Ok(some)) => {
-                    some.iter_mut().for_each(|(&p, states)| all.entry(p).or_default().append(states))
-                }
+                (Ok(all), Ok(some)) => some.iter_mut().for_each(|(&partition, some)| {
+                    let all = all.entry(partition).or_default();
+                    all.states.append(&mut some.states);
+                    all.failed.join(&some.failed);
+                }),
                 (_, Err(reason)) => *all = Err(reason.clone()),
                 _ => {}
             }
         }
     }
     let mut rebuilt = Vec::new();
-    for (wanted, states) in wanted.iter().zip(states) {
-        rebuilt.push(match states {
-            Ok(states) => tracks(wanted, states, at, partitions, context).await,
+    for (wanted, folded) in wanted.iter().zip(all_folded) {
+        rebuilt.push(match folded {
+            Ok(folded) => tracks(wanted, folded, at, partitions, context).await,
             Err(reason) => Err(reason),
         });
     }
@@ -98,7 +110,7 @@ pub(crate) async fn rebuild(
 
 async fn tracks(
     wanted: &Wanted,
-    mut states: BTreeMap<Partition, Vec<RecordBatch>>,
+    mut folded: BTreeMap<Partition, Folded>,
     at: &Version,
     partitions: &BTreeSet<Partition>,
     context: &Arc<TaskContext>,
@@ -108,9 +120,9 @@ async fn tracks(
         let (from, to) = (wanted.cut.get(partition), at.frontier.get(partition));
         let mut track = Track::new(from);
         if to > from {
-            let states = states.remove(&partition).unwrap_or_default();
+            let Folded { states, failed } = folded.remove(&partition).unwrap_or_default();
             let states = wanted.view.fold.reduce(states, context).await.map_err(|error| error.strip_backtrace())?;
-            track.push(Piece { from, to, states, level: 1 });
+            track.push(Piece { from, to, states, failed, level: 1 });
         }
         tracks.insert(partition, track);
     }
@@ -173,7 +185,7 @@ struct Folding {
     /// For each view, where its input columns are in the rows.
     inputs: Vec<Vec<usize>>,
     waiting: BTreeMap<Partition, Vec<RecordBatch>>,
-    states: Vec<Result<BTreeMap<Partition, Vec<RecordBatch>>, String>>,
+    folded: Vec<ByPartition>,
 }
 
 impl Folding {
@@ -183,13 +195,13 @@ impl Folding {
             .iter()
             .map(|wanted| wanted.view.fold.input().fields().iter().map(|field| place(field.name())).collect())
             .collect();
-        let states = wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
+        let folded = wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
         Self {
             partition: place("_partition"),
             offset: place("_offset"),
             inputs,
             waiting: BTreeMap::new(),
-            states,
+            folded,
             wanted,
             partitions,
             context,
@@ -212,19 +224,19 @@ impl Folding {
         Ok(())
     }
 
-    async fn end(mut self) -> Result<Vec<Result<BTreeMap<Partition, Vec<RecordBatch>>, String>>> {
+    async fn end(mut self) -> Result<Vec<ByPartition>> {
         for (partition, rows) in std::mem::take(&mut self.waiting) {
             self.fold(partition, rows).await?;
         }
-        Ok(self.states)
+        Ok(self.folded)
     }
 
     async fn fold(&mut self, partition: Partition, rows: Vec<RecordBatch>) -> Result<()> {
         let rows = concat_batches(&self.schema, &rows)?;
         let offsets = rows.column(self.offset).as_primitive::<Int64Type>();
         let lowest = offsets.values().iter().min().copied().unwrap_or(0);
-        for ((wanted, inputs), states) in self.wanted.iter().zip(&self.inputs).zip(&mut self.states) {
-            let Ok(by_partition) = states.as_mut() else { continue };
+        for ((wanted, inputs), folded) in self.wanted.iter().zip(&self.inputs).zip(&mut self.folded) {
+            let Ok(by_partition) = folded.as_mut() else { continue };
             let cut = wanted.cut.get(partition);
             let after = if lowest >= cut {
                 rows.clone()
@@ -236,17 +248,19 @@ impl Folding {
             }
             let fold = &wanted.view.fold;
             let input = RecordBatch::try_new(fold.input().clone(), after.project(inputs)?.columns().to_vec())?;
-            let known = by_partition.entry(partition).or_insert_with(Vec::new);
-            let folded = async {
-                known.push(fold.partial(vec![input], &self.context).await?);
+            let Folded { states: known, failed } = by_partition.entry(partition).or_default();
+            let folding = async {
+                let (states, some) = fold.partial(vec![input], &self.context).await?;
+                known.push(states);
+                failed.join(&some);
                 if known.len() > 1 && known.iter().map(RecordBatch::num_rows).sum::<usize>() > REDUCE_ROWS {
                     let reduced = fold.reduce(std::mem::take(known), &self.context).await?;
                     known.push(reduced);
                 }
                 Ok::<(), datafusion::error::DataFusionError>(())
             };
-            if let Err(error) = folded.await {
-                *states = Err(error.strip_backtrace());
+            if let Err(error) = folding.await {
+                *folded = Err(error.strip_backtrace());
             }
         }
         Ok(())

@@ -110,6 +110,7 @@ impl Service {
             freshness_ms: part.freshness_ms,
             stopped: part.stopped,
             possible: part.views.iter().map(|view| view.possible.clone()).collect(),
+            failed: part.views.iter().map(|view| view.failed.clone()).collect(),
         };
         let now = Instant::now();
         let mut frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);

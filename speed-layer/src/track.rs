@@ -86,12 +86,14 @@ impl Track {
 
 #[cfg(test)]
 mod tests {
+    use common::fold::Failed;
     use datafusion::arrow::{array::RecordBatch, datatypes::Schema};
 
     use super::*;
 
     fn piece(from: Offset, to: Offset) -> Piece {
-        Piece { from, to, states: RecordBatch::new_empty(Arc::new(Schema::empty())), level: 0 }
+        let states = RecordBatch::new_empty(Arc::new(Schema::empty()));
+        Piece { from, to, states, failed: Failed::default(), level: 0 }
     }
 
     fn track(ends: &[Offset]) -> Track {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +11,7 @@ use std::{
 use common::{
     catalog::{Dataset, View},
     fault::chain,
+    fold::panicked,
     log::{self, Chunk, Reader},
     master,
     position::Partition,
@@ -20,6 +22,7 @@ use datafusion::{
     execution::{TaskContext, memory_pool::UnboundedMemoryPool},
     prelude::SessionConfig,
 };
+use futures::FutureExt;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -74,6 +77,8 @@ enum Error {
     Lost,
     #[error("the task that follows the tables has ended")]
     Following,
+    #[error("the dataset's worker stopped where it should not")]
+    Panicked(#[source] DataFusionError),
 }
 
 impl Worker {
@@ -95,8 +100,10 @@ impl Worker {
             let began = Instant::now();
             let session = tokio::select! {
                 () = cancelled.cancelled() => return Ok(()),
-                session = self.session() => session,
+                session = AssertUnwindSafe(self.session()).catch_unwind() => session,
             };
+            // What panics here is no view's fold: it is this dataset's matter, not that of the others.
+            let session = session.unwrap_or_else(|panic| Err(Error::Panicked(panicked(panic.as_ref()))));
             let Err(error) = session else { return Ok(()) };
             if began.elapsed() > BACKOFF_MAX {
                 backoff = Duration::from_millis(100);
@@ -252,6 +259,13 @@ impl Worker {
         Ok(Arc::new(TaskContext::default().with_session_config(config).with_runtime(runtime)))
     }
 
+    /// Begins a view's counts at 0: whoever looks for an increase would miss one from nothing.
+    fn begin_counts(&self) {
+        for view in self.views.iter() {
+            self.metrics.failed_events.with_label_values(&[&view.name]).inc_by(0);
+        }
+    }
+
     /// All views, rebuilt from the master version that `following` stands at.
     async fn rebuilt(
         &self,
@@ -260,6 +274,7 @@ impl Worker {
         context: &Arc<TaskContext>,
     ) -> Result<State, Error> {
         let at = following.master();
+        self.begin_counts();
         let wanted: Vec<Wanted> =
             self.views.iter().map(|view| Wanted { view: view.clone(), cut: following.cut(&view.name) }).collect();
         self.shared.stopped(Some(format!("it is being rebuilt from {} files of the master dataset", at.files.len())));
@@ -302,6 +317,13 @@ impl Worker {
         let dataset = [self.dataset.name.as_str()];
         self.metrics.events.with_label_values(&dataset).inc_by(folded.tail.rows.num_rows() as u64);
         self.metrics.dead_letters.with_label_values(&dataset).inc_by(folded.dead as u64);
+        for (view, states) in state.frame.views.keys().zip(&folded.states) {
+            let failed = states.as_ref().map_or(0, |(_, failed)| failed.count());
+            if failed > 0 {
+                let failed = u64::try_from(failed).unwrap_or_default();
+                self.metrics.failed_events.with_label_values(&[view]).inc_by(failed);
+            }
+        }
         let partition = folded.partition;
         state.push(folded);
         state.join_small(partition, context).await;
@@ -339,6 +361,8 @@ impl Worker {
             }
         }
         let dataset = [self.dataset.name.as_str()];
+        let failed = state.frame.views.values().filter(|view| view.failed.is_some()).count();
+        self.metrics.failed_views.with_label_values(&dataset).set(i64::try_from(failed).unwrap_or(i64::MAX));
         self.metrics.pieces.with_label_values(&dataset).set(i64::try_from(state.pieces()).unwrap_or(i64::MAX));
         changed
     }

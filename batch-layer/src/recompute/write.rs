@@ -1,7 +1,10 @@
 //! A batch view into its files: each holds a range of the group keys, so that a lookup reads one of them.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Instant,
 };
 
@@ -14,7 +17,10 @@ use common::{
     },
     view::ViewTable,
 };
-use datafusion::{arrow::array::RecordBatch, error::DataFusionError, physical_plan::SendableRecordBatchStream};
+use datafusion::{
+    arrow::array::RecordBatch, common::cast::as_boolean_array, error::DataFusionError,
+    physical_plan::SendableRecordBatchStream,
+};
 use futures::StreamExt;
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -34,6 +40,8 @@ pub(super) struct Writer {
     pub(super) file_rows: usize,
     /// So many files are encoded side by side, at most.
     pub(super) parallelism: usize,
+    /// Of how many groups something could not be computed.
+    pub(super) failed_groups: Arc<AtomicI64>,
 }
 
 impl Writer {
@@ -91,6 +99,8 @@ impl Writer {
         let fold = &self.view.fold;
         let states = RecordBatch::try_new(fold.state().clone(), states.columns().to_vec())?;
         let finished = fold.complete(&states)?;
+        let failed = as_boolean_array(finished.column(fold.failed()))?.true_count();
+        self.failed_groups.fetch_add(i64::try_from(failed).unwrap_or(i64::MAX), Ordering::Relaxed);
         let stored = to_stored(&states, fold.stored_state())?;
         let columns = finished.columns().iter().chain(stored.columns().iter().skip(fold.keys().len()));
         Ok(RecordBatch::try_new(self.table.schema().clone(), columns.cloned().collect())?)

@@ -217,6 +217,8 @@ mod tests {
             master_version: 1,
             cut: [(0, 1)].into_iter().collect(),
             rows: 1,
+            failed_events: 0,
+            failed_groups: 0,
             published_at_ms: 0,
             files: Arc::new(vec![file()]),
         };

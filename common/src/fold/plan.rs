@@ -18,7 +18,7 @@ use datafusion::{
         physical_planning_context::PhysicalPlanningContext, utils::expr_to_columns,
     },
     optimizer::{Optimizer, simplify_expressions::SimplifyExpressions},
-    physical_expr::{aggregate::LoweredAggregateBuilder, create_physical_expr},
+    physical_expr::{aggregate::LoweredAggregateBuilder, create_physical_expr, utils::collect_columns},
     physical_plan::{
         ExecutionPlan, PhysicalExpr,
         aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy},
@@ -29,8 +29,18 @@ use datafusion::{
 use futures::FutureExt;
 use sqlparser::ast::{Query, Statement as Sql};
 
-use super::{Fold, HAVING, Refusal, refuse, stored::stored_type};
+use super::{
+    FAILED, Fold, HAVING, Refusal,
+    fallible::row_may_fail,
+    prepare::{Prepared, PreparedColumn, parts_of},
+    refuse,
+    rows::{Computed, Rows},
+    stored::stored_type,
+};
 use crate::catalog::Dataset;
+
+/// Where an event is, and when it was logged.
+const POSITION: [&str; 3] = ["_partition", "_offset", "_timestamp"];
 
 /// A session whose settings decide what a view's SQL means: nothing in it comes from the environment.
 pub(super) fn session() -> SessionContext {
@@ -195,31 +205,36 @@ struct Lowering<'a> {
 
 impl Lowering<'_> {
     fn fold(&self) -> Result<Result<Fold, Refusal>> {
-        let (aggr_exprs, projection) = self.inputs()?;
+        let aggr_exprs = self.aggregates()?;
+        let projection = self.projection(&aggr_exprs)?;
         let input: SchemaRef = Arc::new(self.dataset.schema.project(&projection)?);
         let from = self.input_schema(&input)?;
-        let expr = |expr: &Expr| self.physical(expr, &from);
-        let predicate = self.parts.predicate.as_ref().map(expr).transpose()?;
-        let groups: Result<Vec<(Arc<dyn PhysicalExpr>, String)>> = self
-            .parts
-            .aggregate
-            .group_expr
-            .iter()
-            .map(|group| Ok((expr(group)?, group.schema_name().to_string())))
-            .collect();
-        let group_by = Arc::new(PhysicalGroupBy::new_single(groups?));
+        let mut prepared = Prepared::new(&from);
+        let mut groups = Vec::new();
+        for group in &self.parts.aggregate.group_expr {
+            groups.push((prepared.add(group, None)?, group.schema_name().to_string()));
+        }
+        let aggr_exprs: Vec<Expr> =
+            aggr_exprs.iter().map(|aggregate| prepared.aggregate(aggregate)).collect::<Result<_>>()?;
+        let rows = Arc::new(self.rows(&prepared.columns, &input, &from)?);
+        let over = DFSchema::try_from(rows.output.clone())?;
+        let groups = groups.into_iter().map(|(place, name)| {
+            let column = datafusion::physical_expr::expressions::Column::new(rows.output.field(place).name(), place);
+            (Arc::new(column) as Arc<dyn PhysicalExpr>, name)
+        });
+        let group_by = Arc::new(PhysicalGroupBy::new_single(groups.collect()));
         let (mut aggregates, mut filters) = (Vec::new(), Vec::new());
         for aggregate in &aggr_exprs {
             let props = self.state.execution_props();
             let context = PhysicalPlanningContext::default();
-            let lowered = LoweredAggregateBuilder::new(aggregate, &from, &input, props, &context).build()?;
+            let lowered = LoweredAggregateBuilder::new(aggregate, &over, &rows.output, props, &context).build()?;
             aggregates.push(lowered.aggregate);
             filters.push(lowered.filter);
         }
         let none = vec![None; aggregates.len()];
-        let source: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(input.clone()));
+        let source: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(rows.output.clone()));
         let aggregate = |mode, group_by: Arc<PhysicalGroupBy>, source| {
-            AggregateExec::try_new(mode, group_by, aggregates.clone(), none.clone(), source, input.clone())
+            AggregateExec::try_new(mode, group_by, aggregates.clone(), none.clone(), source, rows.output.clone())
         };
         let partial = Arc::new(aggregate(AggregateMode::Partial, group_by.clone(), source)?);
         let state = nullable(&partial.schema());
@@ -233,10 +248,11 @@ impl Lowering<'_> {
             Ok(stored) => stored,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let failed = outputs.fields.len() - 1 - usize::from(self.parts.having.is_some());
         Ok(Ok(Fold {
             projection,
             input,
-            predicate,
+            rows,
             group_by,
             aggregates,
             filters,
@@ -246,33 +262,78 @@ impl Lowering<'_> {
             outputs: outputs.expressions,
             visible: self.parts.outputs.len(),
             keys: outputs.keys,
+            failed,
             result: nullable(&result),
             having: self.parts.having.is_some(),
         }))
+    }
+
+    /// The row stage over `input`, which computes `columns`.
+    fn rows(&self, columns: &[PreparedColumn], input: &SchemaRef, from: &DFSchema) -> Result<Rows> {
+        let computed = |expr: &Expr, only_where| -> Result<Computed> {
+            Ok(Computed { expr: self.physical(expr, from)?, sql: expr.human_display().to_string(), only_where })
+        };
+        let conditions = self.parts.predicate.as_ref().map(|predicate| parts_of(predicate, from)).transpose()?;
+        let conditions: Result<Vec<Computed>> =
+            conditions.iter().flatten().map(|condition| computed(condition, None)).collect();
+        let mut fields = Vec::new();
+        let mut expressions = Vec::new();
+        for (place, column) in columns.iter().enumerate() {
+            let column = computed(&column.expr, column.only_where)?;
+            let field = column.expr.return_field(input)?;
+            // Functions are not always right about whether they give NULL.
+            let is_nullable = field.is_nullable() || !matches!(columns[place].expr, Expr::Column(_));
+            fields.push(Field::new(Prepared::name(place), field.data_type().clone(), is_nullable));
+            expressions.push(column);
+        }
+        if fields.is_empty() {
+            // Rows that have no column are easily lost on the way.
+            let field = input.field(0);
+            let expr = Arc::new(datafusion::physical_expr::expressions::Column::new(field.name(), 0));
+            fields.push(field.as_ref().clone().with_name(Prepared::name(0)));
+            expressions.push(Computed { expr, sql: field.name().clone(), only_where: None });
+        }
+        let place = |name: &str| input.index_of(name);
+        let position = match POSITION.map(place) {
+            [Ok(partition), Ok(offset), Ok(timestamp)] => Some([partition, offset, timestamp]),
+            _ => None,
+        };
+        let conditions = conditions?;
+        let read = conditions.iter().chain(&expressions).flat_map(|computed| collect_columns(&computed.expr));
+        let width = read.map(|column| column.index() + 1).max().unwrap_or(1);
+        Ok(Rows { conditions, columns: expressions, width, output: Arc::new(Schema::new(fields)), position })
     }
 
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         create_physical_expr(expr, schema, self.state.execution_props(), &PhysicalPlanningContext::default())
     }
 
-    /// The aggregates, and which columns of the dataset everything below them reads.
-    fn inputs(&self) -> Result<(Vec<Expr>, Vec<usize>)> {
+    fn aggregates(&self) -> Result<Vec<Expr>> {
         let relation = self.relation();
-        let aggr_exprs: Result<Vec<Expr>> =
-            self.parts.aggregate.aggr_expr.iter().map(|expr| with_last_sort_keys(expr, &relation)).collect();
-        let aggr_exprs = aggr_exprs?;
-        let mut columns = std::collections::HashSet::new();
-        for expr in self.parts.aggregate.group_expr.iter().chain(&aggr_exprs).chain(&self.parts.predicate) {
+        self.parts.aggregate.aggr_expr.iter().map(|expr| with_last_sort_keys(expr, &relation)).collect()
+    }
+
+    /// Which columns of the dataset everything below the aggregates reads. Where a row can fail, its position is among
+    /// them: it is said which ones did.
+    fn projection(&self, aggr_exprs: &[Expr]) -> Result<Vec<usize>> {
+        let schema = self.dataset.schema.as_ref();
+        let whole = self.input_schema(&self.dataset.schema)?;
+        let mut names = std::collections::BTreeSet::new();
+        for expr in self.parts.aggregate.group_expr.iter().chain(aggr_exprs).chain(&self.parts.predicate) {
+            let mut columns = std::collections::HashSet::new();
             expr_to_columns(expr, &mut columns)?;
+            names.extend(columns.into_iter().map(|column| column.name));
+            if row_may_fail(expr, &whole)? {
+                names.extend(POSITION.map(str::to_owned));
+            }
         }
-        let mut projection: Vec<usize> =
-            columns.iter().map(|column| self.dataset.schema.index_of(&column.name)).collect::<Result<_, _>>()?;
+        let mut projection: Vec<usize> = names.iter().map(|name| schema.index_of(name)).collect::<Result<_, _>>()?;
         projection.sort_unstable();
         if projection.is_empty() {
             // `count(*)` reads no column, but rows that have none are easily lost on the way.
-            projection.push(self.dataset.schema.index_of("_partition")?);
+            projection.push(schema.index_of("_partition")?);
         }
-        Ok((aggr_exprs, projection))
+        Ok(projection)
     }
 
     /// By which name the query calls the dataset.
@@ -319,6 +380,7 @@ impl Lowering<'_> {
             });
             outputs.keys.push(place);
         }
+        outputs.add(FAILED, DataType::Boolean, datafusion::physical_expr::expressions::lit(false));
         if let Some(having) = &self.parts.having {
             let expression = self.physical(having, over)?;
             outputs.add(HAVING, DataType::Boolean, expression);

@@ -1,6 +1,6 @@
 //! Running the fold: as plans over files, and at once over batches in memory.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -11,35 +11,38 @@ use datafusion::{
     datasource::memory::MemorySourceConfig,
     error::Result,
     execution::TaskContext,
-    logical_expr::{EmitTo, GroupsAccumulator},
-    physical_expr::{GroupsAccumulatorAdapter, LexOrdering, PhysicalSortExpr},
+    physical_expr::{LexOrdering, PhysicalSortExpr},
     physical_plan::{
         ExecutionPlan,
         aggregates::{AggregateExec, AggregateMode},
         collect,
-        filter::FilterExec,
         sorts::sort::SortExec,
-        udaf::AggregateFunctionExpr,
     },
 };
+use futures::FutureExt;
 
-use super::{Fold, stored::convert_column};
+use super::{
+    Collector, Failed, Fold,
+    rows::{RowsExec, is_of_values, panicked},
+};
 
 impl Fold {
-    /// Rows → states; a group may come out more than once. `input` has the columns of [`Fold::input`].
-    pub fn partial_plan(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        let filtered: Arc<dyn ExecutionPlan> = match &self.predicate {
-            Some(predicate) => Arc::new(FilterExec::try_new(predicate.clone(), input)?),
-            None => input,
-        };
-        let partial = self.aggregate(AggregateMode::Partial, filtered.clone())?;
+    /// Rows → states; a group may come out more than once. `input` has the columns of [`Fold::input`]. Failed events go
+    /// to `failed` while the plan runs.
+    pub fn partial_plan(&self, input: Arc<dyn ExecutionPlan>, failed: &Collector) -> Result<Arc<dyn ExecutionPlan>> {
+        self.aggregated(Arc::new(RowsExec::new(self.rows.clone(), input, failed.clone())))
+    }
+
+    /// Computed rows → states.
+    fn aggregated(&self, rows: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let partial = self.aggregate(AggregateMode::Partial, rows.clone())?;
         // An aggregate with an order of its own may count on sorted input, which nobody else would sort here.
         let required = partial.required_input_ordering().into_iter().next().flatten();
         let Some(required) = required.map(|ordering| ordering.into_single()) else { return Ok(Arc::new(partial)) };
         let Some(ordering) = LexOrdering::new(required.into_iter().map(PhysicalSortExpr::from)) else {
             return Ok(Arc::new(partial));
         };
-        let sorted = SortExec::new(ordering, filtered).with_preserve_partitioning(true);
+        let sorted = SortExec::new(ordering, rows).with_preserve_partitioning(true);
         Ok(Arc::new(self.aggregate(AggregateMode::Partial, Arc::new(sorted))?))
     }
 
@@ -53,63 +56,48 @@ impl Fold {
             AggregateMode::Partial => (self.group_by.clone(), self.filters.clone()),
             _ => (Arc::new(self.group_by.as_final()), vec![None; self.aggregates.len()]),
         };
-        AggregateExec::try_new(mode, group_by, self.aggregates.clone(), filters, input, self.input.clone())
+        AggregateExec::try_new(mode, group_by, self.aggregates.clone(), filters, input, self.rows.output.clone())
     }
 
-    /// Rows → states, of batches in memory.
-    pub async fn partial(&self, rows: Vec<RecordBatch>, context: &Arc<TaskContext>) -> Result<RecordBatch> {
-        let source = MemorySourceConfig::try_new_exec(&[rows], self.input.clone(), None)?;
-        let states = collect(self.partial_plan(source)?, context.clone()).await?;
-        self.one_batch(&states, &self.state)
+    /// Rows → states, and the failed events, of batches in memory.
+    pub async fn partial(&self, rows: Vec<RecordBatch>, context: &Arc<TaskContext>) -> Result<(RecordBatch, Failed)> {
+        caught(async {
+            let mut failed = Failed::default();
+            let computed: Result<Vec<RecordBatch>> =
+                rows.iter().map(|rows| self.rows.compute(rows, &mut failed)).collect();
+            let source = MemorySourceConfig::try_new_exec(&[computed?], self.rows.output.clone(), None)?;
+            let states = collect(self.aggregated(source)?, context.clone()).await?;
+            Ok((self.one_batch(&states, &self.state)?, failed))
+        })
+        .await
     }
 
     /// States → states, one a group, of batches in memory.
     pub async fn reduce(&self, states: Vec<RecordBatch>, context: &Arc<TaskContext>) -> Result<RecordBatch> {
-        let source = MemorySourceConfig::try_new_exec(&[states], self.state.clone(), None)?;
-        let reduced = collect(self.reduce_plan(source)?, context.clone()).await?;
-        self.one_batch(&reduced, &self.state)
+        caught(async {
+            let source = MemorySourceConfig::try_new_exec(&[states], self.state.clone(), None)?;
+            let reduced = collect(self.reduce_plan(source)?, context.clone()).await?;
+            self.one_batch(&reduced, &self.state)
+        })
+        .await
     }
 
     /// States → answer rows: the columns of [`Fold::finished`]. Without group keys there is always one row.
     pub async fn finish(&self, states: Vec<RecordBatch>, context: &Arc<TaskContext>) -> Result<RecordBatch> {
-        let source = MemorySourceConfig::try_new_exec(&[states], self.state.clone(), None)?;
-        let plan = self.aggregate(AggregateMode::Final, source)?;
-        let results = collect(Arc::new(plan), context.clone()).await?;
-        let results = self.one_batch(&results, &self.result)?;
-        self.outputs(&results)
-    }
-
-    /// States, one a group → the groups' answer rows, row by row beside them. No hashing: each row is its own group.
-    pub fn complete(&self, states: &RecordBatch) -> Result<RecordBatch> {
-        let rows = states.num_rows();
-        if rows == 0 {
-            return Ok(RecordBatch::new_empty(self.finished.clone()));
+        let results = caught(async {
+            let source = MemorySourceConfig::try_new_exec(std::slice::from_ref(&states), self.state.clone(), None)?;
+            let plan = self.aggregate(AggregateMode::Final, source)?;
+            let results = collect(Arc::new(plan), context.clone()).await?;
+            self.one_batch(&results, &self.result)
+        });
+        match results.await {
+            Ok(results) => self.outputs(&results, &[]),
+            // Some group has no value: which one is found where each has a row of its own.
+            Err(error) if is_of_values(&error) && states.iter().any(|states| states.num_rows() > 0) => {
+                self.complete(&self.reduce(states, context).await?)
+            }
+            Err(error) => Err(error),
         }
-        let groups: Vec<usize> = (0..rows).collect();
-        let mut columns: Vec<ArrayRef> = states.columns()[..self.keys.len()].to_vec();
-        let mut at = self.keys.len();
-        for aggregate in &self.aggregates {
-            let width = aggregate.state_fields()?.len();
-            let mut accumulator = accumulator(aggregate)?;
-            accumulator.merge_batch(&states.columns()[at..at + width], &groups, rows)?;
-            columns.push(accumulator.evaluate(EmitTo::All)?);
-            at += width;
-        }
-        self.outputs(&batch(&self.result, columns, rows)?)
-    }
-
-    /// Group keys and aggregates → finished columns.
-    fn outputs(&self, results: &RecordBatch) -> Result<RecordBatch> {
-        let columns: Result<Vec<ArrayRef>> = self
-            .outputs
-            .iter()
-            .zip(self.finished.fields())
-            .map(|(output, field)| {
-                let column = output.evaluate(results)?.into_array(results.num_rows())?;
-                convert_column(&column, field.data_type())
-            })
-            .collect();
-        batch(&self.finished, columns?, results.num_rows())
     }
 
     /// One batch in `schema`: plans name and mark their columns in their own way.
@@ -124,15 +112,13 @@ impl Fold {
     }
 }
 
-fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+/// A panic in a view's own work is an error of that view.
+async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
 }
 
-fn accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
-    if aggregate.groups_accumulator_supported() {
-        return aggregate.create_groups_accumulator();
-    }
-    let aggregate = aggregate.clone();
-    Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
+pub(super) fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }

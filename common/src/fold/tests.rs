@@ -179,14 +179,14 @@ async fn check(sql: &str, seeds: std::ops::Range<u64>) {
         for (at, context) in contexts().iter().enumerate() {
             let input = all.project(fold.projection()).unwrap();
             let cut = random.usize(0..=n);
-            let batch = fold.partial(vec![input.slice(0, cut)], context).await.unwrap();
+            let batch = fold.partial(vec![input.slice(0, cut)], context).await.unwrap().0;
             let batch = fold.reduce(vec![batch], context).await.unwrap();
             let (batch, complete) = through_parquet(&fold, &batch);
             let mut states = vec![batch.clone()];
             let mut position = cut;
             while position < n {
                 let rows = random.usize(1..=400).min(n - position);
-                states.push(fold.partial(vec![input.slice(position, rows)], context).await.unwrap());
+                states.push(fold.partial(vec![input.slice(position, rows)], context).await.unwrap().0);
                 position += rows;
                 if random.bool() && states.len() > 2 {
                     let some = states.split_off(1);
@@ -334,11 +334,11 @@ async fn digests_stay_within_their_error() {
             let input = all.project(fold.projection()).unwrap();
             let mut states = Vec::new();
             for start in (0..4000).step_by(500) {
-                states.push(fold.partial(vec![input.slice(start, 500)], context).await.unwrap());
+                states.push(fold.partial(vec![input.slice(start, 500)], context).await.unwrap().0);
             }
             let batch = fold.reduce(states.split_off(4), context).await.unwrap();
             states.push(through_parquet(&fold, &batch).0);
-            let merged = fold.finish(states, context).await.unwrap();
+            let merged = visible(&fold, &fold.finish(states, context).await.unwrap());
             let expected = plain(&dataset, &all, &format!("select {exact} as v from t"), &merged.schema()).await;
             let value = |batch: &RecordBatch| batch.column(0).as_any().downcast_ref::<Float64Array>().unwrap().value(0);
             // The values span 250.

@@ -7,7 +7,10 @@ use datafusion::arrow::record_batch::RecordBatch;
 use futures::future::try_join_all;
 
 use super::{Error, Frozen, FrozenView, KeyFilter, Request, States};
-use crate::position::{Frontier, Partition};
+use crate::{
+    fold::Failed,
+    position::{Frontier, Partition},
+};
 
 /// What one holder has frozen: some of a dataset's partitions at one head.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct Part {
 pub struct PartView {
     /// For each of the request's cuts, whether the states can be separated there.
     pub possible: Vec<bool>,
+    /// For each of them, the failed events from there to the head; without the events where they were not asked for.
+    pub failed: Vec<Failed>,
     /// The states.
     pub states: Arc<dyn PartStates>,
 }
@@ -68,7 +73,8 @@ pub fn combine(request: &Request, parts: &[Part]) -> Result<Frozen, Error> {
             head.set(partition, at);
         }
         let states: Arc<dyn PartStates> = Arc::new(Together::of(parts, place));
-        views.push(FrozenView { cut_index, states: Arc::new(Begun { states, cut_index }) });
+        let failed = Failed::sum(parts.iter().filter_map(|part| part.views[place].failed.get(cut_index)));
+        views.push(FrozenView { cut_index, failed, states: Arc::new(Begun { states, cut_index }) });
     }
     let freshness_ms = oldest(parts).filter(|_| missing.is_empty());
     Ok(Frozen { head, freshness_ms, stopped: stopped(parts), views, missing })
@@ -86,7 +92,8 @@ pub fn merge(mut parts: Vec<Part>) -> Part {
     let views = (0..parts.first().map_or(0, |part| part.views.len())).map(|place| {
         let cuts = parts[0].views[place].possible.len();
         let possible = (0..cuts).map(|cut| parts.iter().all(|part| part.views[place].possible[cut])).collect();
-        PartView { possible, states: Arc::new(Together::of(&parts, place)) }
+        let failed = |cut| Failed::sum(parts.iter().filter_map(|part| part.views[place].failed.get(cut)));
+        PartView { possible, failed: (0..cuts).map(failed).collect(), states: Arc::new(Together::of(&parts, place)) }
     });
     Part { head, freshness_ms: oldest(&parts), stopped: stopped(&parts), views: views.collect() }
 }
@@ -152,13 +159,14 @@ mod tests {
     }
 
     fn part(head: &[(Partition, i64)], freshness_ms: Option<i64>, possible: &[bool]) -> Part {
-        let view = PartView { possible: possible.to_vec(), states: Arc::new(Nothing) };
+        let failed = [Failed::of(10 * head[0].1), Failed::of(head[0].1)];
+        let view = PartView { possible: possible.to_vec(), failed: failed.to_vec(), states: Arc::new(Nothing) };
         Part { head: frontier(head), freshness_ms, stopped: None, views: vec![view] }
     }
 
     fn request(allow_partial: bool) -> Request {
         let cuts = vec![frontier(&[(0, 5), (1, 7)]), frontier(&[(0, 3), (1, 4)])];
-        let view = ViewRequest { view: "v".to_owned(), definition: "d".to_owned(), cuts };
+        let view = ViewRequest { view: "v".to_owned(), definition: "d".to_owned(), cuts, with_failed: false };
         Request { dataset: "t".to_owned(), partitions: [0, 1].into(), views: vec![view], allow_partial }
     }
 
@@ -167,6 +175,7 @@ mod tests {
         let parts = [part(&[(0, 9)], Some(3), &[true, true]), part(&[(1, 8)], Some(5), &[false, true])];
         let frozen = combine(&request(false), &parts).unwrap();
         assert_eq!(frozen.views[0].cut_index, 1, "the cut that both can begin at");
+        assert_eq!(frozen.views[0].failed.count(), 9 + 8, "from that cut on, in both");
         assert_eq!((frozen.head, frozen.freshness_ms), (frontier(&[(0, 9), (1, 8)]), Some(5)));
         let apart = [part(&[(0, 9)], None, &[true, false]), part(&[(1, 8)], None, &[false, true])];
         assert!(matches!(combine(&request(false), &apart), Err(Error::NoCut { .. })));
@@ -178,7 +187,9 @@ mod tests {
         assert_eq!(combine(&request(false), &parts).unwrap().stopped, None);
         parts[1].stopped = Some("its memory is full".to_owned());
         assert_eq!(combine(&request(false), &parts).unwrap().stopped, parts[1].stopped);
-        assert_eq!(merge(parts.to_vec()).stopped, parts[1].stopped);
+        let merged = merge(parts.to_vec());
+        assert_eq!(merged.stopped, parts[1].stopped);
+        assert_eq!(merged.views[0].failed.iter().map(Failed::count).collect::<Vec<_>>(), [170, 17]);
     }
 
     #[test]

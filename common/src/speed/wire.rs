@@ -19,7 +19,10 @@ use datafusion::arrow::{
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Status, ViewRequest};
-use crate::position::{Frontier, Partition};
+use crate::{
+    fold::Failed,
+    position::{Frontier, Partition},
+};
 
 /// Action: how the worker stands. Body empty; answered with [`WorkerStatus`].
 pub const STATUS: &str = "lamina.status";
@@ -82,6 +85,9 @@ pub struct FreezeAnswer {
     pub stopped: Option<String>,
     /// For each view, which of its cuts are possible.
     pub possible: Vec<Vec<bool>>,
+    /// For each view and cut, the failed events from there to the head.
+    #[serde(default)]
+    pub failed: Vec<Vec<Failed>>,
 }
 
 /// Asks for the states of one view.

@@ -308,7 +308,18 @@ impl Table {
         Ok(done.files_deleted.len())
     }
 
-    /// Stores a data file; its name must be new.
+    /// A file beside the data files; `None` when there is none of that name.
+    pub async fn get(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        let path = Path::from(format!("{}/{name}", self.path));
+        let read = async { self.objects.get(&path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(Error::Object { action: "read", path: path.to_string(), source }),
+        }
+    }
+
+    /// Stores a file; a data file's name must be new.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), Error> {
         let path = Path::from(format!("{}/{name}", self.path));
         self.objects.put(&path, bytes.into()).await.map_err(|source| Error::Object {

@@ -9,11 +9,10 @@ use datafusion::{
     },
     common::DataFusionError,
     logical_expr::ColumnarValue,
-    physical_expr::utils::collect_columns,
     physical_plan::PhysicalExpr,
 };
 
-use super::output;
+use super::named_values;
 use crate::catalog::Check;
 
 /// The rows that fail a check, in order, each with the first check that it fails.
@@ -74,16 +73,5 @@ fn reason(check: &Check, rows: &RecordBatch, row: usize, error: Option<DataFusio
         Some(error) => format!("cannot be computed ({})", error.strip_backtrace()),
         None => "is false".to_owned(),
     };
-    let mut reason = format!("`CHECK ({})` {verdict}", check.sql);
-    let mut columns: Vec<usize> = collect_columns(&check.expression).iter().map(|column| column.index()).collect();
-    columns.sort_unstable();
-    for (i, column) in columns.into_iter().enumerate() {
-        let mut value = Vec::new();
-        if output::write_value(rows.column(column), row, &mut value).is_ok() {
-            let lead = if i == 0 { " with" } else { "," };
-            let name = rows.schema_ref().field(column).name().clone();
-            reason.push_str(&format!("{lead} `{name}` = `{}`", String::from_utf8_lossy(&value)));
-        }
-    }
-    reason
+    format!("`CHECK ({})` {verdict}{}", check.sql, named_values(&check.expression, rows, row))
 }

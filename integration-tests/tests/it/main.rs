@@ -11,6 +11,7 @@
 mod apart;
 mod batch;
 mod deploy;
+mod failed;
 mod kafka;
 mod lost;
 mod merge;

@@ -150,7 +150,7 @@ impl Keys {
 
 /// What each operation asks for: `None` for nothing. It is written out here once more, and compared with what the
 /// server describes and does, so that no change of either goes unseen.
-const NEEDS: [(&str, &str, Option<Role>); 17] = [
+const NEEDS: [(&str, &str, Option<Role>); 18] = [
     ("get", "/", None),
     ("get", "/healthz", None),
     ("get", "/readyz", None),
@@ -163,6 +163,7 @@ const NEEDS: [(&str, &str, Option<Role>); 17] = [
     ("get", "/v1/datasets", Some(Role::Query)),
     ("get", "/v1/datasets/{dataset}", Some(Role::Query)),
     ("get", "/v1/datasets/{dataset}/dead_letters", Some(Role::Query)),
+    ("get", "/v1/views/{view}/failed_events", Some(Role::Query)),
     ("post", "/v1/datasets/{dataset}/events", Some(Role::Ingest)),
     ("post", "/v1/views/{view}/recompute", Some(Role::Operate)),
     ("get", "/v1/jobs", Some(Role::Operate)),
@@ -283,6 +284,7 @@ async fn what_is_out_of_scope_does_not_exist() {
         "/v1/views/per_person",
         "/v1/views/per_person/rows",
         "/v1/views/per_sale/rows",
+        "/v1/views/per_sale/failed_events",
         "/v1/datasets/salaries",
         "/v1/datasets/salaries/dead_letters",
     ] {

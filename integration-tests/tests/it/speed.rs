@@ -289,6 +289,7 @@ async fn a_replaced_view_is_held_as_long_as_it_is_asked_for() {
             view: old.name.clone(),
             definition: old.definition.clone(),
             cuts: vec![Frontier::default()],
+            with_failed: false,
         }],
         allow_partial: false,
     };

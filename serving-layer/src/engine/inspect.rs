@@ -8,8 +8,10 @@ use std::{
 use common::{
     access::Scope,
     catalog::{Dataset, View},
+    fold::Failed,
     master,
     position::Frontier,
+    speed,
 };
 use datafusion::{
     arrow::{
@@ -49,6 +51,8 @@ impl Engine {
                 cut: published.cut,
                 published_at_ms: published.published_at_ms,
                 rows: published.rows,
+                failed_events: published.failed_events,
+                failed_groups: published.failed_groups,
             })
             .collect();
         Ok((self.view_info(view), history))
@@ -115,6 +119,22 @@ impl Engine {
         Ok(rows.iter().flat_map(letters_of).collect())
     }
 
+    /// The events below the head that a view cannot be computed over, the newest of them with their reasons.
+    pub async fn failed_events(&self, view: &str, scope: &Scope) -> Result<Failed, Error> {
+        let view = self.view_named(view, scope)?;
+        let (versions, frozen) = self.frozen(&view.dataset.name, &[view], false, true).await?;
+        let mut failed = Failed::default();
+        for (versions, frozen) in versions.iter().zip(&frozen.views) {
+            failed.join(&frozen.failed);
+            let published = versions.get(frozen.cut_index).and_then(|version| version.published.as_ref());
+            if let (Some(published), Some(table)) = (published, self.tables.get(&view.name)) {
+                let below = table.failed(published).await;
+                failed.join(&below.map_err(|error| Error::storage("read the view's failed events", error))?);
+            }
+        }
+        Ok(failed)
+    }
+
     /// The newest rows of a table below `frontier`.
     async fn newest_of(
         &self,
@@ -145,7 +165,8 @@ impl Engine {
         Ok(())
     }
 
-    /// `Ok` once every view of the catalog can be answered; else the reasons.
+    /// `Ok` once every view of the catalog can be answered; else the reasons. A view that cannot be computed is its own
+    /// matter: no other process could answer it, and no waiting helps.
     pub async fn ready(&self) -> Result<(), Vec<String>> {
         let mut reasons = BTreeSet::new();
         for dataset in self.context.catalog.datasets.keys() {
@@ -155,11 +176,19 @@ impl Engine {
         }
         for view in self.context.catalog.views.keys() {
             let reads = BTreeSet::from([view.clone()]);
-            if let Err(error) = self.frame(&reads, &Options::default()).await {
+            let frame = self.frame(&reads, &Options::default()).await;
+            if let Err(error) = frame.map(drop).or_else(unless_it_is_the_views) {
                 reasons.insert(format!("view `{view}`: {}", common::fault::chain(&error)));
             }
         }
         if reasons.is_empty() { Ok(()) } else { Err(reasons.into_iter().collect()) }
+    }
+}
+
+fn unless_it_is_the_views(error: Error) -> Result<(), Error> {
+    match error {
+        Error::Speed(speed::Error::Failed { .. }) => Ok(()),
+        error => Err(error),
     }
 }
 

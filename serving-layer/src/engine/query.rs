@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,20 @@ const ATTEMPTS: usize = 5;
 pub(super) struct Frame {
     pub(super) tables: BTreeMap<String, Arc<dyn TableProvider>>,
     pub(super) stamp: Stamp,
+    /// By view, of how many groups something could not be computed: known once the query is planned.
+    pub(super) failed_groups: BTreeMap<String, Arc<AtomicI64>>,
+}
+
+impl Frame {
+    /// What is known of a query's answer once it is planned.
+    pub(super) fn planned(mut stamp: Stamp, failed_groups: &BTreeMap<String, Arc<AtomicI64>>) -> Stamp {
+        for (view, count) in failed_groups {
+            if let Some(stamp) = stamp.views.get_mut(view) {
+                stamp.failed_groups = count.load(Ordering::Relaxed);
+            }
+        }
+        stamp
+    }
 }
 
 impl Engine {
@@ -69,7 +86,7 @@ impl Engine {
             )
         })?;
         let rows = self.base.run(&session, &plan).await.map_err(|error| self.planning(error))?;
-        Ok(Answer { rows, stamp: frame.stamp, stop })
+        Ok(Answer { rows, stamp: Frame::planned(frame.stamp, &frame.failed_groups), stop })
     }
 
     /// What a statement reads, by name.
@@ -113,7 +130,7 @@ impl Engine {
                 self.dataset_named(dataset, scope)?;
             }
         }
-        let mut frame = Frame { tables: BTreeMap::new(), stamp: Stamp::default() };
+        let mut frame = Frame { tables: BTreeMap::new(), stamp: Stamp::default(), failed_groups: BTreeMap::new() };
         // Tables that the query does not read are there to be listed. What is out of its scope is not there at all.
         for view in catalog.views.values().filter(|view| scope.views.allow(&view.name)) {
             let table = MergedView { view: view.clone(), schema: visible(view), at: None };
@@ -152,7 +169,7 @@ impl Engine {
                 let left = deadline.saturating_duration_since(tokio::time::Instant::now());
                 self.context.speed.reach(dataset, position, left).await?;
             }
-            let (versions, frozen) = self.frozen(dataset, views, options.allow_partial).await?;
+            let (versions, frozen) = self.frozen(dataset, views, options.allow_partial, false).await?;
             match wanted {
                 // A partition may have been taken from another owner than the one that has come so far.
                 Some(wanted) if !frozen.head.covers(wanted) => {
@@ -179,11 +196,17 @@ impl Engine {
                 definition: view.definition.clone(),
                 batch_version: version.published.as_ref().map(|published| published.batch_version),
                 cut: version.cut(),
+                failed_events: version.published.as_ref().map_or(0, |published| published.failed_events)
+                    + states.failed.count(),
+                failed_groups: 0,
             };
             frame.stamp.views.insert(view.name.clone(), stamp);
             let table =
                 self.tables.get(&view.name).ok_or_else(|| Error::unknown("view", &view.name, self.tables.keys()))?;
+            let failed_groups = Arc::new(AtomicI64::new(0));
+            frame.failed_groups.insert(view.name.clone(), failed_groups.clone());
             let at = At {
+                failed_groups,
                 version,
                 states: states.states,
                 stored: table.schema().clone(),
@@ -200,11 +223,12 @@ impl Engine {
 
     /// The versions that were offered and what the speed layer made of them. A version that it has not heard of yet
     /// costs a moment; one that it cannot complete leaves the one before.
-    async fn frozen(
+    pub(super) async fn frozen(
         &self,
         dataset: &str,
         views: &[&Arc<View>],
         allow_partial: bool,
+        with_failed: bool,
     ) -> Result<(Vec<Vec<Arc<Version>>>, Frozen), Error> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -220,6 +244,7 @@ impl Engine {
                         view: view.name.clone(),
                         definition: view.definition.clone(),
                         cuts: versions.iter().map(|version| version.cut()).collect(),
+                        with_failed,
                     })
                     .collect(),
             };

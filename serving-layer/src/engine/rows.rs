@@ -55,7 +55,8 @@ impl Engine {
         limit: usize,
         options: &Options,
     ) -> Result<Answer, Error> {
-        let Frame { mut tables, stamp } = self.frame(&BTreeSet::from([view.to_owned()]), options).await?;
+        let Frame { mut tables, stamp, failed_groups } =
+            self.frame(&BTreeSet::from([view.to_owned()]), options).await?;
         let table = tables.remove(view).ok_or_else(|| Error::unknown("view", view, tables.keys()))?;
         let stop = Stop::default();
         let rows = async {
@@ -67,6 +68,6 @@ impl Engine {
             self.base.run(&self.base.session(tables, &stop)?, &plan).await
         };
         let rows = rows.await.map_err(|error| self.planning(error))?;
-        Ok(Answer { rows, stamp, stop })
+        Ok(Answer { rows, stamp: Frame::planned(stamp, &failed_groups), stop })
     }
 }

@@ -29,7 +29,7 @@ pub(super) enum Need {
 }
 
 /// What each route asks for.
-const NEEDS: [(&str, Need); 16] = [
+const NEEDS: [(&str, Need); 17] = [
     ("/", Need::Nothing),
     ("/healthz", Need::Nothing),
     ("/readyz", Need::Nothing),
@@ -38,6 +38,7 @@ const NEEDS: [(&str, Need); 16] = [
     ("/v1/views", Need::Role(Role::Query)),
     ("/v1/views/{view}", Need::Role(Role::Query)),
     ("/v1/views/{view}/rows", Need::Role(Role::Query)),
+    ("/v1/views/{view}/failed_events", Need::Role(Role::Query)),
     ("/v1/datasets", Need::Role(Role::Query)),
     ("/v1/datasets/{dataset}", Need::Role(Role::Query)),
     ("/v1/datasets/{dataset}/dead_letters", Need::Role(Role::Query)),

@@ -13,7 +13,7 @@ use super::{
     problem::Problem,
 };
 
-const LIMIT: usize = 20;
+pub(super) const LIMIT: usize = 20;
 const LIMIT_MAX: usize = 10_000;
 
 /// `GET /v1/datasets`.

@@ -66,6 +66,11 @@ pub(super) struct ViewStamp {
     batch_version: Option<i64>,
     /// Where that version ends and the speed layer's states begin.
     cut: BTreeMap<String, i64>,
+    /// How many events below the head are in no row because the view cannot be computed over them; absent when none.
+    failed_events: Option<i64>,
+    /// Of how many groups that the answer asked for by their keys something could not be computed, and is NULL; absent
+    /// when none. Of several reads of one view, that of the most.
+    failed_groups: Option<i64>,
 }
 
 /// What went wrong (RFC 9457), with members for what it is about.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::{
+    fold,
     jobs::{Job, rfc3339},
     position::Frontier,
     values::sql_type_name,
@@ -114,6 +115,7 @@ pub(super) struct View {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "batch_version": 3, "cut": {"0": 1040}, "published_at": "2026-01-03T17:05:00.000Z", "rows": 412,
+    "failed_events": 0, "failed_groups": 0,
 }))]
 struct Version {
     batch_version: i64,
@@ -124,6 +126,10 @@ struct Version {
     published_at: String,
     /// How many groups it has.
     rows: i64,
+    /// How many events below its cut are in none of them because the view cannot be computed over them.
+    failed_events: i64,
+    /// Of how many groups something could not be computed, and is NULL.
+    failed_groups: i64,
 }
 
 impl View {
@@ -133,6 +139,8 @@ impl View {
             cut: version.cut,
             published_at: rfc3339(version.published_at_ms),
             rows: version.rows,
+            failed_events: version.failed_events,
+            failed_groups: version.failed_groups,
         };
         let refresh = view.refresh.map(|refresh| humantime::format_duration(refresh).to_string());
         Self {
@@ -244,6 +252,42 @@ impl From<&DeadLetterInfo> for DeadLetter {
             timestamp: rfc3339(letter.timestamp_us.div_euclid(1000)),
             reason: letter.reason.clone(),
             raw: letter.raw.as_ref().map(|raw| STANDARD.encode(raw)),
+        }
+    }
+}
+
+/// Events that a view cannot be computed over.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FailedEvents {
+    /// How many there are.
+    pub(super) count: i64,
+    /// The newest first.
+    pub(super) failed_events: Vec<FailedEvent>,
+}
+
+/// An event that a view cannot be computed over: it is in none of its rows.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "partition": 0, "offset": 17, "timestamp": "2026-01-03T17:05:00.000Z",
+    "reason": "`sales.amount / sales.quantity` cannot be computed (Arrow error: Divide by zero error) with \
+               `quantity` = `0`, `amount` = `19.90`",
+}))]
+pub(super) struct FailedEvent {
+    partition: i32,
+    offset: i64,
+    /// The log's own time, RFC 3339.
+    timestamp: String,
+    /// What could not be computed, and why.
+    reason: String,
+}
+
+impl From<&fold::FailedEvent> for FailedEvent {
+    fn from(event: &fold::FailedEvent) -> Self {
+        Self {
+            partition: event.partition,
+            offset: event.offset,
+            timestamp: rfc3339(event.timestamp_us.div_euclid(1000)),
+            reason: event.reason.clone(),
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) async fn healthz() -> Json<dto::Status> {
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readiness", tag = "operation",
     summary = "Whether every view can be answered",
-    description = "Where tokens are asked for, why not is told to those who have the role `operate`.",
+    description = "A view that cannot be computed wherever it is asked for does not count. Where tokens are asked for, why not is told to those who have the role `operate`.",
     responses((status = 200, description = "Every view can", body = dto::Status, example = json!({"status": "ready"})))
 )]
 pub(super) async fn readyz(

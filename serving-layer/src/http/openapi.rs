@@ -31,6 +31,7 @@ use super::{
         query::rows,
         views::list,
         views::one,
+        views::failed_events,
         jobs::recompute,
         datasets::list,
         datasets::one,
@@ -94,6 +95,10 @@ const PROBLEMS: &[(&str, &[Kind])] = &[
     ),
     ("/v1/views/{view}/recompute", &[Kind::UnknownView, Kind::Running, Kind::Unavailable]),
     ("/v1/views/{view}", &[Kind::UnknownView, Kind::Unavailable]),
+    (
+        "/v1/views/{view}/failed_events",
+        &[Kind::UnknownView, Kind::BadRequest, Kind::TooMany, Kind::TooSlow, Kind::Unavailable],
+    ),
     ("/v1/datasets", &[Kind::Unavailable]),
     ("/v1/datasets/{dataset}", &[Kind::UnknownDataset, Kind::Unavailable]),
     (
@@ -225,7 +230,13 @@ mod tests {
 
     #[test]
     fn the_stamp_is_as_described() {
-        let view = ViewStamp { definition: String::new(), batch_version: None, cut: Frontier::default() };
+        let view = ViewStamp {
+            definition: String::new(),
+            batch_version: None,
+            cut: Frontier::default(),
+            failed_events: 1,
+            failed_groups: 1,
+        };
         // Nothing empty: members that are only there when they say something are described too.
         let stamp = Stamp {
             head: [("d".to_owned(), Frontier::default())].into(),

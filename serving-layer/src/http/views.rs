@@ -1,8 +1,17 @@
 //! Views.
 
+use std::time::Duration;
+
 use axum::{Json, extract::State};
 
-use super::{Context, access::Client, dto, extract::Name, problem::Problem};
+use super::{
+    Context,
+    access::Client,
+    datasets::{LIMIT, Limit},
+    described, dto,
+    extract::{Name, Parameters},
+    problem::Problem,
+};
 
 /// `GET /v1/views`.
 #[utoipa::path(
@@ -28,4 +37,24 @@ pub(super) async fn one(
 ) -> Result<Json<dto::View>, Problem> {
     let (view, history) = context.engine.view(&view, client.scope()).await?;
     Ok(Json(dto::View::new(&view, history)))
+}
+
+/// `GET /v1/views/{view}/failed_events`.
+#[utoipa::path(
+    get, path = "/v1/views/{view}/failed_events", operation_id = "list_failed_events", tag = "views",
+    summary = "The newest events that are in no row of the view because it cannot be computed over them, 20 unless told",
+    description = "All are counted; some hundred of the newest are kept with their reasons. Other views have them.",
+    params(("view" = String, Path, example = "daily_sales"), described::Limit),
+    responses((status = 200, description = "The newest first", body = dto::FailedEvents))
+)]
+pub(super) async fn failed_events(
+    State(context): State<Context>,
+    client: Client,
+    Name(view): Name,
+    Parameters(limit): Parameters<Limit>,
+) -> Result<Json<dto::FailedEvents>, Problem> {
+    let work = client.begin(Duration::ZERO)?;
+    let failed = work.within(context.engine.failed_events(&view, client.scope())).await??;
+    let failed_events = failed.newest(limit.or(LIMIT)).iter().map(Into::into).collect();
+    Ok(Json(dto::FailedEvents { count: failed.count(), failed_events }))
 }

@@ -142,9 +142,11 @@ async fn freeze(worker: Arc<Worker>, partitions: BTreeSet<Partition>, request: &
         state_format: state_format(),
     };
     let answer: FreezeAnswer = worker.ask(wire::FREEZE, &question, FREEZE_WITHIN).await?;
-    let FreezeAnswer { instance, id, head, freshness_ms, stopped, possible } = answer;
-    let views = possible.into_iter().enumerate().map(|(view, possible)| PartView {
+    let FreezeAnswer { instance, id, head, freshness_ms, stopped, possible, mut failed } = answer;
+    failed.resize(possible.len(), Vec::new());
+    let views = possible.into_iter().zip(failed).enumerate().map(|(view, (possible, failed))| PartView {
         possible,
+        failed,
         states: Arc::new(RemoteStates { worker: worker.clone(), instance: instance.clone(), id, view }),
     });
     Ok(Part { head, freshness_ms, stopped, views: views.collect() })

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use common::{
     catalog::{Dataset, View},
+    fold::Failed,
     master,
     position::{Frontier, Partition},
 };
@@ -38,6 +39,13 @@ pub(super) enum Done {
         /// Its tracks.
         tracks: Rebuilt,
     },
+    /// A view's states cannot be merged.
+    Failed {
+        /// Of which view.
+        view: String,
+        /// Why.
+        reason: String,
+    },
     /// It came to nothing; it will be tried again.
     Nothing,
 }
@@ -58,13 +66,11 @@ impl Run {
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Done::Nothing };
         match tokio::runtime::Handle::current().block_on(view.fold.reduce(states, context)) {
             Ok(states) => {
-                let piece = Piece { from: first.from, to: last.to, states, level: 1 };
+                let failed = Failed::sum(pieces.iter().map(|piece| &piece.failed));
+                let piece = Piece { from: first.from, to: last.to, states, failed, level: 1 };
                 Done::Merged { view: view.name.clone(), partition, piece }
             }
-            Err(error) => {
-                tracing::warn!(view = view.name, "speed layer could not merge states: {error}");
-                Done::Nothing
-            }
+            Err(error) => Done::Failed { view: view.name.clone(), reason: error.strip_backtrace() },
         }
     }
 }

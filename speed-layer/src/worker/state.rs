@@ -6,6 +6,7 @@ use std::{
 };
 
 use common::{
+    fold::Failed,
     log::Chunk,
     master,
     position::{Frontier, Offset, Partition},
@@ -116,9 +117,9 @@ impl State {
             let view = Arc::make_mut(view);
             match states {
                 _ if view.failed.is_some() => {}
-                Ok(states) => {
+                Ok((states, failed)) => {
                     let track = view.tracks.entry(partition).or_insert_with(|| Track::new(tail.from));
-                    track.push(Piece { from: tail.from, to: tail.to, states, level: 0 });
+                    track.push(Piece { from: tail.from, to: tail.to, states, failed, level: 0 });
                 }
                 Err(reason) => fail(view, reason),
             }
@@ -145,9 +146,10 @@ impl State {
                 let Some(track) = view.tracks.get_mut(&partition) else { continue };
                 let [.., a, b] = track.pieces() else { continue };
                 let both = vec![a.states.clone(), b.states.clone()];
+                let failed = Failed::sum([&a.failed, &b.failed]);
                 match view.view.fold.reduce(both, context).await {
                     Ok(states) => {
-                        track.replace(vec![Piece { from: joined.from, to: joined.to, states, level: 0 }]);
+                        track.replace(vec![Piece { from: joined.from, to: joined.to, states, failed, level: 0 }]);
                     }
                     Err(error) => fail(view, error.strip_backtrace()),
                 }
@@ -203,7 +205,9 @@ impl State {
             let mut halves = Vec::with_capacity(2);
             for half in [&below, &above] {
                 match fold_rows(&definition, &half.rows, context).await {
-                    Ok(states) => halves.push(Piece { from: half.from, to: half.to, states, level: 0 }),
+                    Ok((states, failed)) => {
+                        halves.push(Piece { from: half.from, to: half.to, states, failed, level: 0 });
+                    }
                     Err(reason) => fail(view, reason),
                 }
             }
@@ -345,6 +349,11 @@ impl State {
     pub(super) fn take(&mut self, done: Done) -> bool {
         match done {
             Done::Nothing => false,
+            Done::Failed { view, reason } => {
+                let Some(view) = self.frame.views.get_mut(&view) else { return false };
+                fail(Arc::make_mut(view), reason);
+                true
+            }
             Done::Merged { view, partition, piece } => {
                 let Some(view) = self.frame.views.get_mut(&view) else { return false };
                 Arc::make_mut(view).tracks.get_mut(&partition).is_some_and(|track| track.replace(vec![piece]))
@@ -400,6 +409,7 @@ fn adopt(view: &mut ViewState, rebuilt: BTreeMap<Partition, Track>, cut: &Fronti
             from: piece.from,
             to: piece.to,
             states: RecordBatch::clone(&piece.states),
+            failed: piece.failed.clone(),
             level: 1,
         });
         let present = view

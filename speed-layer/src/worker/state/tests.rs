@@ -16,9 +16,15 @@ fn at(offset: Offset) -> Frontier {
 
 impl Bed {
     fn new() -> Self {
-        let sql = "CREATE TABLE sales (product INT NOT NULL) WITH (partitions = 1);
-                   CREATE MATERIALIZED VIEW orders AS SELECT product, count(*) AS orders FROM sales GROUP BY product;";
-        let catalog = Catalog::parse(&[("sales.sql".to_owned(), sql.to_owned())]).unwrap();
+        Self::of("SELECT product, count(*) AS orders FROM sales GROUP BY product")
+    }
+
+    fn of(select: &str) -> Self {
+        let sql = format!(
+            "CREATE TABLE sales (product INT NOT NULL) WITH (partitions = 1);
+             CREATE MATERIALIZED VIEW orders AS {select};"
+        );
+        let catalog = Catalog::parse(&[("sales.sql".to_owned(), sql)]).unwrap();
         let view = catalog.views["orders"].clone();
         let mut state = State::new(master::Version::default(), Arc::new([0].into()), 0);
         let tracks = BTreeMap::from([(0, Track::new(0))]);
@@ -120,7 +126,7 @@ async fn a_rebuild_that_nobody_needs_any_more_is_dropped() {
     bed.state.published("orders", at(10));
     let mut track = Track::new(5);
     let states = RecordBatch::new_empty(bed.catalog.views["orders"].fold.state().clone());
-    track.push(Piece { from: 5, to: 20, states, level: 1 });
+    track.push(Piece { from: 5, to: 20, states, failed: Failed::default(), level: 1 });
     let tracks = Ok(BTreeMap::from([(0, track)]));
     let done = Done::Rebuilt { view: "orders".to_owned(), cut: at(5), until: at(20), tracks };
     assert!(!bed.state.take(done));
@@ -134,4 +140,31 @@ async fn a_hole_in_what_is_read_is_seen() {
     for (from, is_next) in [(10, true), (11, false), (9, false)] {
         assert_eq!(bed.state.note_read(&[Chunk::new(0, from)]), is_next, "{from}");
     }
+}
+
+#[tokio::test]
+async fn failed_events_are_cut_and_merged_as_states_are() {
+    let mut bed = Bed::of("SELECT sum(10 / (product - 1)) AS orders FROM sales");
+    let check = |bed: &Bed, what: &str| {
+        let (view, head) = (&bed.state.frame.views["orders"], bed.state.frame.head.get(0));
+        for cut in bed.cuts() {
+            let pieces = view.since(&at(cut)).unwrap();
+            let failed = Failed::sum(pieces.iter().map(|piece| &piece.failed));
+            let mut offsets: Vec<Offset> = failed.newest(1000).iter().map(|event| event.offset).collect();
+            offsets.reverse();
+            let expected: Vec<Offset> = (cut..head).filter(|offset| offset % 3 == 1).collect();
+            assert_eq!(offsets, expected, "{what}: from {cut} to {head}");
+        }
+    };
+    bed.read(10).await;
+    check(&bed, "read");
+    bed.archive(5, 1).await;
+    bed.read(20).await;
+    bed.archive(13, 2).await;
+    assert_eq!(bed.cuts(), [0, 5, 10, 13, 20]);
+    check(&bed, "split");
+    bed.state.retire(1000, 0, 0);
+    bed.merge_all().await;
+    assert!(bed.cuts().len() < 5);
+    check(&bed, "merged");
 }
