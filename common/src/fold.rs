@@ -22,7 +22,7 @@ use datafusion::{
 };
 use sqlparser::{ast::Query, tokenizer::Location};
 
-use crate::catalog::Dataset;
+use crate::{catalog::Dataset, statement};
 
 mod failed;
 mod fallible;
@@ -114,11 +114,21 @@ pub struct Refusal {
     pub at: Option<Location>,
 }
 
+impl From<statement::Refusal> for Refusal {
+    fn from(refusal: statement::Refusal) -> Self {
+        let statement::Refusal { reason, hint, at } = refusal;
+        Self { reason, hint, at }
+    }
+}
+
 impl Fold {
     /// Plans the fold of `query` over `dataset`. What cannot be folded exactly is refused.
     pub fn plan(dataset: &Arc<Dataset>, query: &Query) -> Result<Self, Refusal> {
         refuse::check(dataset, query)?;
-        plan::plan(dataset, query)
+        statement::ignored::check(query, &plan::session().state())?;
+        let mut query = query.clone();
+        statement::plain::rewrite(&mut query)?;
+        plan::plan(dataset, &query)
     }
 
     /// Which columns of the dataset's `schema` are read, in the order of [`Fold::input`].

@@ -21,10 +21,12 @@ use common::{
     view::ViewTable,
 };
 use datafusion::{execution::memory_pool::FairSpillPool, physical_plan::SendableRecordBatchStream};
+use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 
 use crate::{published::Versions, stamp::Stamp};
 
+mod functions;
 mod inspect;
 mod query;
 mod rows;
@@ -107,6 +109,8 @@ pub struct Options {
     pub allow_partial: bool,
     /// Which views and datasets there are, for who asks.
     pub scope: Scope,
+    /// The values of `$1`, `$2`, … in a query, as JSON.
+    pub parameters: Vec<Box<RawValue>>,
 }
 
 impl Default for Options {
@@ -116,6 +120,7 @@ impl Default for Options {
             wait: Duration::from_secs(10),
             allow_partial: false,
             scope: Scope::default(),
+            parameters: Vec::new(),
         }
     }
 }

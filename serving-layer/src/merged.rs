@@ -80,6 +80,10 @@ impl TableProvider for MergedView {
         TableType::View
     }
 
+    fn get_table_definition(&self) -> Option<&str> {
+        Some(&self.view.sql)
+    }
+
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let below = |filter: &&Expr| match self.is_on_keys(filter) {
             true => TableProviderFilterPushDown::Inexact,

@@ -18,6 +18,7 @@ use datafusion::{
 use sqlparser::ast::{Expr as Sql, ExprWithAlias};
 
 use super::near;
+use crate::statement;
 
 /// Why an expression cannot be a check, and what to write instead.
 pub(super) type Refused = (String, String);
@@ -40,7 +41,11 @@ impl Planner {
 
     /// The physical expression of a check.
     pub(super) fn plan(&self, sql: &Sql) -> Result<Arc<dyn PhysicalExpr>, Refused> {
-        let named = ExprWithAlias { expr: sql.clone(), alias: None };
+        let mut sql = sql.clone();
+        let refused = |refusal: statement::Refusal| (refusal.reason, refusal.hint);
+        statement::ignored::check(&sql, &self.state).map_err(refused)?;
+        statement::plain::rewrite(&mut sql).map_err(refused)?;
+        let named = ExprWithAlias { expr: sql, alias: None };
         let expression =
             self.state.create_logical_expr_from_sql_expr(named, &self.columns).map_err(|error| self.refused(error))?;
         refuse_parts(&expression)?;

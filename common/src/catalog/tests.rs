@@ -273,6 +273,10 @@ fn flaws_of_checks() {
         same(&faults(&sql), expected, columns);
     };
     check("a INT CHECK (a)", "2:15: the check is INT, not BOOLEAN; write a condition such as `quantity > 0`");
+    check(
+        "a INT CHECK (abs(DISTINCT a) > 0)",
+        "2:15: `DISTINCT of abs` is not supported; only aggregates take it: leave it out",
+    );
     check("a INT CHECK (b > 0)", "2:15: there is no column `b`; the columns are a");
     check("amount INT,\n  CHECK (amunt > 0)", "3:10: there is no column `amunt`; did you mean `amount`?");
     check(

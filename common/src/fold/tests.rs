@@ -381,6 +381,7 @@ fn what_cannot_be_folded_is_refused() {
     check("with a as (select 1) select k, count(*) as n from t group by 1", "WITH");
     check("select nope, count(*) as n from t group by 1", "nope");
     check("select distinct k from t", "DISTINCT");
+    check("select k, sum(abs(x) filter (where x > 1)) as n from t group by k", "`FILTER of abs` is not supported");
     check("select k, any_value(x) as v from t group by k", "not known to merge exactly");
     check("select arrow_cast(x, 'Timestamp(Nanosecond, None)') as t, count(*) as n from t group by 1", "cannot group");
 }

@@ -195,7 +195,25 @@ async fn a_query_may_stand_in_an_address() {
     assert_eq!(status, 200);
     let (_, kind, _, body) = get("/v1/views/per_sale/rows", &[("id", "7"), ("format", "ndjson")]).await;
     assert_eq!((kind.as_str(), body.lines().count()), ("application/x-ndjson", 1), "{body}");
-    let refused: [(&[(&str, &str)], &str); 5] = [
+    let chosen = "SELECT $2 AS text, count(*) AS sales FROM sales WHERE product = $1";
+    let (status, _, _, body) =
+        get("/v1/sql", &[("sql", chosen), ("parameters", r#"[1, "it's"]"#), ("format", "csv")]).await;
+    assert_eq!((status, body), (200, format!("text,sales\r\nit's,{}\r\n", SALES / 10)));
+    for (parameters, expected) in [
+        (json!([1, "it's"]), (200, "it's")),
+        (json!([1]), (400, "parameter `$2` has no value")),
+        (json!([1, "a", 2]), (400, "no parameter `$3`")),
+        (json!(["x", "a"]), (400, "x")),
+        (json!([{}, "a"]), (400, "is an object")),
+        (json!(7), (400, "")),
+    ] {
+        let asked = json!({"sql": chosen, "parameters": parameters});
+        let response = bed.request(Method::POST, "/v1/sql", None).json(&asked).send().await.unwrap();
+        let (status, body) = (response.status().as_u16(), response.text().await.unwrap());
+        assert!(status == expected.0 && body.contains(expected.1), "{parameters}: {status} {body}");
+    }
+    let refused: [(&[(&str, &str)], &str); 6] = [
+        (&[("sql", sql), ("parameters", "7")], "`parameters=7` are no values"),
         (&[], "`sql` is missing"),
         (&[("sql", sql), ("limit", "3")], "no parameter `limit`"),
         (&[("sql", sql), ("sql", sql)], "no parameter `sql`"),

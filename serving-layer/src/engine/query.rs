@@ -31,7 +31,10 @@ use crate::{
 };
 
 mod depth;
+mod lists;
 pub(super) mod master_table;
+mod statement;
+mod subqueries;
 
 /// How long a query waits for the speed layer to be able to complete a batch view version.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,7 +66,8 @@ impl Frame {
 impl Engine {
     /// Runs a read-only SQL query over views, or over datasets.
     pub async fn sql(&self, sql: &str, options: &Options) -> Result<Answer, Error> {
-        let statement = parse(sql)?;
+        let mut statement = self.shown(parse(sql)?, &options.scope)?;
+        statement::prepare(&mut statement, &options.parameters, &self.base.state)?;
         let reads = self.reads(&statement, &options.scope)?;
         again(|| self.sql_once(statement.clone(), &reads, options)).await
     }
@@ -85,6 +89,7 @@ impl Engine {
                 "only queries are answered: write `SELECT …`, `SHOW TABLES` or `DESCRIBE …`",
             )
         })?;
+        let plan = subqueries::rewrite(plan).map_err(|error| self.planning(error))?;
         let rows = self.base.run(&session, &plan).await.map_err(|error| self.planning(error))?;
         Ok(Answer { rows, stamp: Frame::planned(frame.stamp, &frame.failed_groups), stop })
     }
@@ -99,6 +104,10 @@ impl Engine {
                 continue;
             }
             let name = reference.table();
+            let is_known = views.contains_key(name) || datasets.contains_key(name);
+            if !is_known && self.base.state.table_functions().contains_key(name) {
+                continue;
+            }
             let there_are = || {
                 let views = views.keys().filter(|name| scope.views.allow(name));
                 views.chain(datasets.keys().filter(|name| scope.datasets.allow(name)))
@@ -301,6 +310,10 @@ impl Engine {
             | DataFusionError::ParquetError(_)
             | DataFusionError::ResourcesExhausted(_)
             | DataFusionError::External(_) => Error::Execution(error),
+            _ if subqueries::is_left_over(&error) => Error::refused(
+                "a subquery refers to the outer query in a way that is not supported",
+                "compare with it by `column = outer.column` in the subquery's `WHERE`, or write a join",
+            ),
             _ => Error::Refused { reason: error.strip_backtrace(), hint: None, at },
         }
     }
@@ -355,6 +368,7 @@ fn parse(sql: &str) -> Result<Statement, Error> {
             ast::Statement::Query(_)
                 | ast::Statement::ShowTables { .. }
                 | ast::Statement::ShowColumns { .. }
+                | ast::Statement::ShowCreate { .. }
                 | ast::Statement::ExplainTable { .. }
         ),
         Statement::Explain(explain) => {

@@ -15,10 +15,13 @@ use datafusion::{
     prelude::SessionConfig,
 };
 
-use super::stop::{GiveWay, Stop};
+use super::{
+    functions,
+    stop::{GiveWay, Stop},
+};
 
-const CATALOG: &str = "lamina";
-const SCHEMA: &str = "public";
+pub(super) const CATALOG: &str = "lamina";
+pub(super) const SCHEMA: &str = "public";
 
 /// What all queries have in common. A session and a context each hold every function by name, so both are copied as
 /// seldom as can be.
@@ -43,12 +46,13 @@ impl Base {
         // Before the rules that give way at sources, and those that share filters between operators, which must be last.
         let at = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len());
         rules.insert(at, Arc::new(GiveWay));
-        let state = SessionStateBuilder::new()
+        let mut builder = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime)
             .with_default_features()
-            .with_physical_optimizer_rules(rules)
-            .build();
+            .with_physical_optimizer_rules(rules);
+        builder.scalar_functions().get_or_insert_default().extend(functions::all());
+        let state = builder.build();
         let context = state.task_ctx();
         Self { state, context }
     }

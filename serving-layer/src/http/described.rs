@@ -148,6 +148,9 @@ pub(super) struct Sql {
     /// Any read-only SQL, over views or over datasets.
     #[param(example = "SELECT * FROM daily_sales ORDER BY day DESC LIMIT 7")]
     sql: String,
+    /// The values of `$1`, `$2`, … in the SQL: a JSON array.
+    #[param(example = "[7, \"eu\"]")]
+    parameters: Option<String>,
 }
 
 /// How a query in an address is to be answered.

@@ -50,6 +50,10 @@ pub(super) struct Query {
     /// then names them.
     #[serde(default)]
     pub(super) allow_partial: bool,
+    /// The values of `$1`, `$2`, … in the SQL: as many as it has.
+    #[serde(default)]
+    #[schema(value_type = Vec<serde_json::Value>, example = json!([7, "eu"]))]
+    pub(super) parameters: Vec<Box<serde_json::value::RawValue>>,
 }
 
 /// All views.

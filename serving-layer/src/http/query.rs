@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use common::position::Frontier;
+use serde_json::value::RawValue;
 
 use super::{
     Context,
@@ -42,9 +43,9 @@ pub(super) async fn sql(
     headers: HeaderMap,
     Json(request): Json<dto::Query>,
 ) -> Result<Response, Problem> {
-    let dto::Query { sql, min_position, wait, allow_partial } = request;
+    let dto::Query { sql, min_position, wait, allow_partial, parameters } = request;
     let asked = Asked { min_position, wait, allow_partial, format: None };
-    answer_to(&context, &client, &headers, &sql, asked).await
+    answer_to(&context, &client, &headers, (&sql, parameters), asked).await
 }
 
 /// `GET /v1/sql`.
@@ -69,28 +70,32 @@ pub(super) async fn sql_by_address(
     headers: HeaderMap,
     Parameters(parameters): Parameters<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    let (mut asked, mut sql) = (Asked::default(), None);
+    let (mut asked, mut sql, mut values) = (Asked::default(), None, None);
     for (name, value) in parameters {
         match name.as_str() {
             "sql" if sql.is_none() => sql = Some(value),
+            "parameters" if values.is_none() => {
+                values = Some(serde_json::from_str(&value).map_err(|error| no_values(&value, &error))?);
+            }
             name if asked.take(name, &value)? => {}
             name => {
-                return Err(Problem::bad_request(format!("a query has no parameter `{name}` here"))
-                    .hint("there are `sql`, once, and `format`, `min_position`, `wait` and `allow_partial`"));
+                return Err(Problem::bad_request(format!("a query has no parameter `{name}` here")).hint(
+                    "there are `sql` and `parameters`, once, and `format`, `min_position`, `wait` and `allow_partial`",
+                ));
             }
         }
     }
     let sql = sql.ok_or_else(|| {
         Problem::bad_request("the parameter `sql` is missing").hint("write `/v1/sql?sql=SELECT…`, or post the query")
     })?;
-    answer_to(&context, &client, &headers, &sql, asked).await
+    answer_to(&context, &client, &headers, (&sql, values.unwrap_or_default()), asked).await
 }
 
 async fn answer_to(
     context: &Context,
     client: &Client,
     headers: &HeaderMap,
-    sql: &str,
+    (sql, parameters): (&str, Vec<Box<RawValue>>),
     asked: Asked,
 ) -> Result<Response, Problem> {
     let format = Format::asked(asked.format.as_deref(), headers)?;
@@ -100,7 +105,7 @@ async fn answer_to(
         return Err(Problem::new(Kind::BadQuery, detail)
             .hint("send what it compares with as events, or raise the setting `serving.limits.sql`"));
     }
-    let options = options(asked, client)?;
+    let options = Options { parameters, ..options(asked, client)? };
     let work = client.begin(waits(&options))?;
     let answer = work.within(context.engine.sql(sql, &options)).await??;
     respond(answer, format, work).await
@@ -197,6 +202,11 @@ fn no_limit(value: &str) -> Problem {
 
 fn no_flag(value: &str) -> Problem {
     Problem::bad_request(format!("`allow_partial={value}` is neither `true` nor `false`")).hint("write one of them")
+}
+
+fn no_values(value: &str, error: &serde_json::Error) -> Problem {
+    Problem::bad_request(format!("`parameters={value}` are no values: {error}"))
+        .hint(r#"write them as a JSON array, such as [7, "eu"]"#)
 }
 
 fn no_position(value: &str, error: &serde_json::Error) -> Problem {

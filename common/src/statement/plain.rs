@@ -1,0 +1,98 @@
+//! What the planner does not know, said in what it knows.
+
+use std::ops::ControlFlow;
+
+use sqlparser::{
+    ast::{
+        BinaryOperator, Expr, Fetch, LimitClause, Query, Select, SelectFlavor, SelectItem, Value, ValueWithSpan,
+        VisitMut, VisitorMut, WildcardAdditionalOptions,
+    },
+    tokenizer::Span,
+};
+
+use super::Refusal;
+
+mod interval;
+mod pattern;
+mod row;
+#[cfg(test)]
+mod tests;
+
+/// Rewrites a statement, a query or an expression.
+pub fn rewrite(part: &mut impl VisitMut) -> Result<(), Refusal> {
+    match part.visit(&mut Rewrite) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(refusal) => Err(refusal),
+    }
+}
+
+struct Rewrite;
+
+impl VisitorMut for Rewrite {
+    type Break = Refusal;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Refusal> {
+        fetched(query);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Refusal> {
+        if select.flavor == SelectFlavor::FromFirstNoSelect {
+            select.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
+            select.flavor = SelectFlavor::FromFirst;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Parts first: a row of patterns is a row of what they became.
+    fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Refusal> {
+        let rewritten = match expression {
+            Expr::Like { .. } | Expr::ILike { .. } => pattern::like(expression),
+            Expr::SimilarTo { .. } => pattern::similar(expression),
+            Expr::Interval(_) | Expr::Cast { .. } | Expr::TypedString(_) => {
+                interval::written_out(expression);
+                Ok(())
+            }
+            _ => row::compared(expression),
+        };
+        match rewritten {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(refusal) => ControlFlow::Break(refusal),
+        }
+    }
+}
+
+/// `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
+fn fetched(query: &mut Query) {
+    let Some(Fetch { with_ties: false, percent: false, quantity }) = &query.fetch else { return };
+    let rows = quantity.clone().unwrap_or_else(|| value(Value::Number("1".to_owned(), false)));
+    match &mut query.limit_clause {
+        Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = Some(rows),
+        None => {
+            let limit_by = Vec::new();
+            query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(rows), offset: None, limit_by });
+        }
+        Some(_) => return,
+    }
+    query.fetch = None;
+}
+
+fn value(value: Value) -> Expr {
+    Expr::Value(ValueWithSpan { value, span: Span::empty() })
+}
+
+fn text(text: String) -> Expr {
+    value(Value::SingleQuotedString(text))
+}
+
+fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+/// What stands in parentheses.
+fn bare(expression: &Expr) -> &Expr {
+    match expression {
+        Expr::Nested(inner) => bare(inner),
+        expression => expression,
+    }
+}
