@@ -20,7 +20,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(at: Span, reason: impl Into<String>, hint: impl Into<String>) -> Self {
+    /// A refusal of what stands at `at`.
+    pub fn new(at: Span, reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { reason: reason.into(), hint: hint.into(), at: (at.start.line > 0).then_some(at.start) }
     }
 }

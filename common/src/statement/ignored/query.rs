@@ -1,8 +1,11 @@
 //! What stands around a `SELECT`.
 
-use sqlparser::ast::{
-    Cte, ExprWithAliasAndOrderBy, Fetch, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, OrderByOptions,
-    PipeOperator, Query, SetExpr, SetOperator, Spanned, TableAlias, TableAliasColumnDef, With,
+use sqlparser::{
+    ast::{
+        Cte, ExprWithAliasAndOrderBy, Fetch, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, OrderByOptions,
+        PipeOperator, Query, SetExpr, SetOperator, SetQuantifier, Spanned, TableAlias, TableAliasColumnDef, With,
+    },
+    tokenizer::Span,
 };
 
 use super::{Found, none_of, refuse, relation, select};
@@ -24,6 +27,7 @@ pub(super) fn check(query: &Query) -> Found {
             (format_clause.is_some(), "FORMAT", "ask for a format with `Accept` or `format`"),
         ],
     )?;
+    combined(body)?;
     if let Some(With { with_token: _, recursive, cte_tables }) = with {
         cte_tables.iter().try_for_each(|cte| common_table(cte, *recursive))?;
     }
@@ -45,6 +49,25 @@ pub(super) fn check(query: &Query) -> Found {
         )?;
     }
     pipe_operators.iter().try_for_each(|operator| piped(query, operator))
+}
+
+/// Joins keep every row of the left side that the right side has, or has not, however many they are.
+fn combined(body: &SetExpr) -> Found {
+    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return Ok(()) };
+    counted(body.span(), *op, *set_quantifier)?;
+    combined(left)?;
+    combined(right)
+}
+
+fn counted(at: Span, op: SetOperator, quantifier: SetQuantifier) -> Found {
+    let is_all = matches!(quantifier, SetQuantifier::All | SetQuantifier::AllByName);
+    match op {
+        SetOperator::Union => Ok(()),
+        SetOperator::Intersect | SetOperator::Except | SetOperator::Minus => {
+            let hint = "write it without `ALL`, or number the rows of both sides with `row_number() OVER (…)`";
+            none_of(at, &[(is_all, &format!("{op} ALL"), hint)])
+        }
+    }
 }
 
 fn common_table(cte: &Cte, is_recursive: bool) -> Found {
@@ -140,9 +163,13 @@ fn piped(query: &Query, operator: &PipeOperator) -> Found {
         PipeOperator::Limit { expr: _, offset: _ }
         | PipeOperator::Where { expr: _ }
         | PipeOperator::As { alias: _ }
-        | PipeOperator::Union { set_quantifier: _, queries: _ }
-        | PipeOperator::Intersect { set_quantifier: _, queries: _ }
-        | PipeOperator::Except { set_quantifier: _, queries: _ } => Ok(()),
+        | PipeOperator::Union { set_quantifier: _, queries: _ } => Ok(()),
+        PipeOperator::Intersect { set_quantifier, queries: _ } => {
+            counted(query.span(), SetOperator::Intersect, *set_quantifier)
+        }
+        PipeOperator::Except { set_quantifier, queries: _ } => {
+            counted(query.span(), SetOperator::Except, *set_quantifier)
+        }
         // The planner refuses these itself.
         PipeOperator::Set { assignments: _ }
         | PipeOperator::Drop { columns: _ }

@@ -39,6 +39,8 @@ fn what_would_have_no_effect_is_refused_by_name() {
             "WITH RECURSIVE a AS (SELECT 1 UNION ALL SELECT 2 LIMIT 3) SELECT * FROM a",
             "LIMIT of a recursive common table",
         ),
+        ("SELECT 1 UNION SELECT 1 INTERSECT ALL SELECT 1", "INTERSECT ALL"),
+        ("SELECT 1 EXCEPT ALL SELECT 1", "EXCEPT ALL"),
         ("SELECT * INTO u FROM t", "INTO"),
         ("SELECT TOP 3 * FROM t", "TOP"),
         ("SELECT x FROM t PREWHERE x > 1", "PREWHERE"),

@@ -84,7 +84,12 @@ impl Ranked {
     fn above(&self, filter: &Filter) -> Result<LogicalPlan> {
         let groups: Vec<Expr> =
             split_conjunction(&filter.predicate).into_iter().filter_map(equal_column).cloned().collect();
-        let place = row_number().partition_by(groups).order_by(self.keys.clone()).build()?;
+        // Rows in no order have a place too, and a window wants to be told one.
+        let keys = match self.keys.as_slice() {
+            [] => groups.iter().map(|group| group.clone().sort(true, false)).collect(),
+            keys => keys.to_vec(),
+        };
+        let place = row_number().partition_by(groups).order_by(keys).build()?;
         let first = u64::try_from(self.skip).unwrap_or(u64::MAX);
         let rank = Expr::Column(Column::from_name(place.schema_name().to_string()));
         let mut wanted = rank.clone().gt(lit(first));
