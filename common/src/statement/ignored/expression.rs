@@ -1,8 +1,11 @@
 //! What stands in an expression, but for function calls.
 
-use sqlparser::ast::{
-    Array, ArrayElemTypeDef, CaseWhen, DataType, ExactNumberInfo, Expr, Interval, Spanned, StructField, TypedString,
-    UnaryOperator,
+use sqlparser::{
+    ast::{
+        Array, ArrayElemTypeDef, CaseWhen, DataType, ExactNumberInfo, Expr, Interval, Spanned, StructField,
+        TypedString, UnaryOperator,
+    },
+    tokenizer::Span,
 };
 
 use super::{Found, none_of, refuse};
@@ -29,16 +32,7 @@ pub(super) fn check(expression: &Expr) -> Found {
         | Expr::ILike { negated: _, any, expr: _, pattern: _, escape_char: _ } => {
             none_of(at, &[(*any, "LIKE ANY", "write `x LIKE … OR x LIKE …`")])
         }
-        Expr::Interval(Interval {
-            value: _,
-            leading_field: _,
-            leading_precision,
-            last_field,
-            fractional_seconds_precision,
-        }) => {
-            let is_long = last_field.is_some() || leading_precision.is_some() || fractional_seconds_precision.is_some();
-            none_of(at, &[(is_long, "an interval's fields", "write the units: `INTERVAL '1 day 2 hours'`")])
-        }
+        Expr::Interval(interval) => in_fields(at, interval),
         Expr::Struct { values: _, fields } => none_of(
             at,
             &[(!fields.is_empty(), "STRUCT with types", "write `named_struct('a', 1)`, and cast its parts")],
@@ -112,6 +106,12 @@ pub(super) fn check(expression: &Expr) -> Found {
             conditions.iter().try_for_each(|CaseWhen { condition: _, result: _ }| Ok(()))
         }
     }
+}
+
+fn in_fields(at: Span, interval: &Interval) -> Found {
+    let Interval { value: _, leading_field: _, leading_precision, last_field, fractional_seconds_precision } = interval;
+    let is_long = last_field.is_some() || leading_precision.is_some() || fractional_seconds_precision.is_some();
+    none_of(at, &[(is_long, "an interval's fields", "write the units: `INTERVAL '1 day 2 hours'`")])
 }
 
 /// Refuses a type that says more than the planner takes from it.
