@@ -4,7 +4,12 @@ use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use datafusion::{
-    arrow::{array::ArrayRef, compute::filter_record_batch, datatypes::Schema, record_batch::RecordBatch},
+    arrow::{
+        array::{Array, ArrayRef, AsArray},
+        compute::filter_record_batch,
+        datatypes::{DataType, Float32Type, Float64Type, Schema},
+        record_batch::RecordBatch,
+    },
     common::{ScalarValue, cast::as_boolean_array},
     error::DataFusionError,
     physical_expr::expressions::{Column, in_list, lit},
@@ -105,7 +110,30 @@ pub struct KeyFilter {
     pub values: ArrayRef,
 }
 
+/// The values as group keys have them: of those that are equal and have several bit patterns, one.
+pub fn canonical(values: &ArrayRef) -> ArrayRef {
+    match values.data_type() {
+        // Zero is added to make the negative zero the positive one.
+        DataType::Float32 => Arc::new(
+            values
+                .as_primitive::<Float32Type>()
+                .unary::<_, Float32Type>(|x| if x.is_nan() { f32::NAN } else { x + 0.0 }),
+        ),
+        DataType::Float64 => Arc::new(
+            values
+                .as_primitive::<Float64Type>()
+                .unary::<_, Float64Type>(|x| if x.is_nan() { f64::NAN } else { x + 0.0 }),
+        ),
+        _ => values.clone(),
+    }
+}
+
 impl KeyFilter {
+    /// Groups whose key number `key` equals one of `values`.
+    pub fn new(key: usize, values: &ArrayRef) -> Self {
+        Self { key, values: canonical(values) }
+    }
+
     /// The same over rows of `schema`, whose column number `key` is that group key.
     pub fn predicate(&self, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         let column = Arc::new(Column::new(schema.field(self.key).name(), self.key));
@@ -130,6 +158,25 @@ pub struct Status {
     pub freshness_ms: Option<i64>,
     /// Why the head does not move or there is none; `None` when all is well.
     pub stopped: Option<String>,
+    /// How far it has come, while it has not read yet what the log had when it was started: until then there is no head.
+    #[serde(default)]
+    pub catching_up: Option<CatchingUp>,
+}
+
+/// A start that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CatchingUp {
+    /// How far the log has been read.
+    pub head: Frontier,
+    /// Where the log ended at the start.
+    pub target: Frontier,
+}
+
+impl CatchingUp {
+    /// The same as an error, for `dataset`.
+    pub fn error(self, dataset: &str) -> Error {
+        Error::CatchingUp { dataset: dataset.to_owned(), head: self.head, target: self.target }
+    }
 }
 
 /// Why the speed layer cannot give the states.
@@ -138,8 +185,15 @@ pub struct Status {
 pub enum Error {
     #[error("dataset `{dataset}` is being rebuilt in the speed layer: {reason}")]
     NotReady { dataset: String, reason: String },
+    #[error("the speed layer has read `{dataset}` up to {head} of {target}, where the log ended when it was started")]
+    CatchingUp { dataset: String, head: Frontier, target: Frontier },
     #[error("the speed layer cannot complete any known cut of view `{view}`: it is being rebuilt")]
     NoCut { view: String },
+    #[error(
+        "no worker holds partitions {partitions:?} of dataset `{dataset}`, where the batch views of {views} end at \
+         different positions"
+    )]
+    NoCommonCut { dataset: String, partitions: Vec<Partition>, views: String },
     #[error("view `{view}` cannot be computed: {reason}; correct its SQL, or the events it fails on")]
     Failed { view: String, reason: String },
     #[error("no worker holds partitions {partitions:?} of dataset `{dataset}`")]
@@ -156,7 +210,9 @@ impl Fault for Error {
     fn domain(&self) -> Domain {
         match self {
             Self::NotReady { .. }
+            | Self::CatchingUp { .. }
             | Self::NoCut { .. }
+            | Self::NoCommonCut { .. }
             | Self::NoOwner { .. }
             | Self::NotReached { .. }
             | Self::Unreachable(_) => Domain::External,

@@ -29,6 +29,7 @@ mod fields;
 mod named;
 mod number;
 pub mod output;
+pub mod parameter;
 mod sql_type;
 mod time;
 

@@ -26,6 +26,7 @@ use tokio::sync::Mutex;
 
 use crate::{published::Versions, stamp::Stamp};
 
+mod floats;
 mod functions;
 mod inspect;
 mod query;

@@ -18,15 +18,15 @@ use common::{
 };
 use datafusion::{
     arrow::{
-        array::{ArrayRef, RecordBatch},
+        array::RecordBatch,
         datatypes::{Schema, SchemaRef},
     },
     catalog::{Session, TableProvider},
-    common::{Column as LogicalColumn, DFSchema, JoinType, NullEquality, ScalarValue, cast::as_boolean_array},
+    common::{Column as LogicalColumn, DFSchema, JoinType, NullEquality, cast::as_boolean_array},
     datasource::memory::MemorySourceConfig,
     error::{DataFusionError, Result},
     execution::TaskContext,
-    logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList, lit, utils::conjunction},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType, lit, utils::conjunction},
     physical_expr::expressions::Column,
     physical_plan::{
         ExecutionPlan, PhysicalExpr, collect,
@@ -38,6 +38,12 @@ use datafusion::{
 };
 
 use crate::{published::Version, touched::Source};
+
+mod keys;
+mod plain;
+
+use keys::Equality;
+use plain::PlainExec;
 
 /// A view at one head.
 #[derive(Debug)]
@@ -103,7 +109,8 @@ impl TableProvider for MergedView {
             return Err(DataFusionError::Internal(format!("view `{}` was not frozen for this query", self.view.name)));
         };
         let filters: Vec<Expr> = filters.iter().filter(|filter| self.is_on_keys(filter)).cloned().collect();
-        let merge = Merge { view: &self.view, at, state, filters };
+        let equalities = Equality::all(&self.view, &filters)?;
+        let merge = Merge { view: &self.view, at, state, filters, equalities };
         let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.view.fold.visible()).collect());
         merge.plan(&wanted, limit).await
     }
@@ -128,11 +135,14 @@ struct Merge<'a> {
     state: &'a dyn Session,
     /// Filters on group keys.
     filters: Vec<Expr>,
+    /// What they say of single keys.
+    equalities: Vec<Equality>,
 }
 
 impl Merge<'_> {
     async fn plan(&self, wanted: &[usize], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
-        let key_filter = self.key_filter()?;
+        // The speed layer then need not show all its groups.
+        let key_filter = self.equalities.first().map(Equality::of_states);
         let states = self.at.states.read(key_filter.as_ref()).await;
         let states = states.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let mut touched = self.touched(states, key_filter.as_ref()).await?;
@@ -217,7 +227,8 @@ impl Merge<'_> {
         columns.dedup();
         let failed = Expr::Column(LogicalColumn::new_unqualified(FAILED));
         let filters: Vec<Expr> = self.filters.iter().cloned().chain([failed]).collect();
-        let counted = Merge { view: self.view, at: self.at, state: self.state, filters };
+        let equalities = self.equalities.clone();
+        let counted = Merge { view: self.view, at: self.at, state: self.state, filters, equalities };
         let merged = match published {
             Some(published) if !published.files.is_empty() && !fold.keys().is_empty() => {
                 let batch = counted.batch(&published.files, &columns, None)?;
@@ -235,12 +246,15 @@ impl Merge<'_> {
     }
 
     /// The touched rows that the filters ask for. Those left out need not hide their batch rows: the same filters stand
-    /// above, and say the same of both.
+    /// above, and say the same of both. Only equalities are applied here: they cannot fail on a row that another filter
+    /// leaves out.
     fn asked_for(&self, touched: &RecordBatch) -> Result<RecordBatch> {
-        let Some(filter) = conjunction(self.filters.clone()) else { return Ok(touched.clone()) };
-        let schema = DFSchema::try_from(touched.schema())?;
-        let filter = self.state.create_physical_expr(filter, &schema)?;
-        keep(touched, filter.as_ref())
+        let mut asked_for = touched.clone();
+        for equality in &self.equalities {
+            let filter = equality.of_finished().predicate(&touched.schema())?;
+            asked_for = keep(&asked_for, filter.as_ref())?;
+        }
+        Ok(asked_for)
     }
 
     /// Whether the filters name one group, all keys of it, and that group is among the touched rows that they ask for:
@@ -251,12 +265,8 @@ impl Merge<'_> {
 
     /// Whether the filters name one group: a value for each key.
     fn is_pinned(&self) -> bool {
-        let fold = &self.view.fold;
-        let pinned = |place: &usize| {
-            let name = fold.finished().field(*place).name();
-            self.filters.iter().filter_map(equality).any(|(column, values)| column == *name && values.len() == 1)
-        };
-        fold.keys().iter().all(pinned)
+        let pinned = |place| self.equalities.iter().any(|one| one.place == place && one.values.len() == 1);
+        self.view.fold.keys().iter().all(|&place| pinned(place))
     }
 
     /// The batch view's finished rows.
@@ -284,12 +294,9 @@ impl Merge<'_> {
 
     /// The files that may hold what the filters ask for: each has a range of the group keys.
     fn files(&self, files: &[DataFile]) -> Vec<DataFile> {
-        let wanted: Vec<(String, (i64, i64))> = self
-            .filters
-            .iter()
-            .filter_map(equality)
-            .filter_map(|(column, values)| Some((column, range(&ScalarValue::iter_to_array(values).ok()?)?)))
-            .collect();
+        let name = |place| self.view.fold.finished().field(place).name();
+        let wanted: Vec<(&String, (i64, i64))> =
+            self.equalities.iter().filter_map(|one| Some((name(one.place), range(&one.values)?))).collect();
         let may_hold = |file: &&DataFile| wanted.iter().all(|(column, (low, high))| file.may_hold(column, *low, *high));
         files.iter().filter(may_hold).cloned().collect()
     }
@@ -327,7 +334,8 @@ impl Merge<'_> {
             NullEquality::NullEqualsNull,
             false,
         )?;
-        UnionExec::try_new(vec![memory(&touched)?, Arc::new(untouched)])
+        let merged = UnionExec::try_new(vec![memory(&touched)?, Arc::new(untouched)])?;
+        Ok(Arc::new(PlainExec::new(merged)))
     }
 
     fn having(&self, merged: Arc<dyn ExecutionPlan>, columns: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
@@ -356,51 +364,6 @@ impl Merge<'_> {
             })
             .collect();
         Ok(Arc::new(ProjectionExec::try_new(outputs, merged)?))
-    }
-
-    /// The filters' equality on one group key, if there is one: the speed layer then need not show all its groups.
-    fn key_filter(&self) -> Result<Option<KeyFilter>> {
-        let fold = &self.view.fold;
-        let found = self.filters.iter().filter_map(equality).find_map(|(column, values)| {
-            let key = fold.keys().iter().position(|&place| *fold.finished().field(place).name() == column)?;
-            Some((key, values))
-        });
-        let Some((key, values)) = found else { return Ok(None) };
-        let data_type = fold.state().field(key).data_type();
-        let values: Result<Vec<ScalarValue>> = values.iter().map(|value| value.cast_to(data_type)).collect();
-        let values: ArrayRef = ScalarValue::iter_to_array(values?)?;
-        Ok((values.null_count() == 0).then_some(KeyFilter { key, values }))
-    }
-}
-
-/// The column and values of `column = literal` and `column IN (literals)`.
-fn equality(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
-    match filter {
-        Expr::BinaryExpr(binary) if binary.op == Operator::Eq => match (binary.left.as_ref(), binary.right.as_ref()) {
-            (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
-                Some((column.name.clone(), vec![value.clone()]))
-            }
-            _ => None,
-        },
-        Expr::InList(InList { expr, list, negated: false }) => {
-            let Expr::Column(column) = expr.as_ref() else { return None };
-            let values: Option<Vec<ScalarValue>> = list
-                .iter()
-                .map(|item| match item {
-                    Expr::Literal(value, _) => Some(value.clone()),
-                    _ => None,
-                })
-                .collect();
-            Some((column.name.clone(), values?)).filter(|(_, values)| !values.is_empty())
-        }
-        // A short list comes as equalities with `OR` between them.
-        Expr::BinaryExpr(binary) if binary.op == Operator::Or => {
-            let (left, mut values) = equality(&binary.left)?;
-            let (right, more) = equality(&binary.right)?;
-            values.extend(more);
-            (left == right).then_some((left, values))
-        }
-        _ => None,
     }
 }
 

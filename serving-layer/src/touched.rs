@@ -68,12 +68,7 @@ impl Touched {
             }
         } else if let Some(missing) = inner.missing(keys)? {
             let found = read(&missing.keys, source).await?;
-            let states = match inner.states.take() {
-                Some(states) => concat_batches(fold.state(), [&states, &found])?,
-                None => found,
-            };
-            inner.states = Some(states);
-            inner.known.extend(missing.rows);
+            inner.add(fold.state(), found, missing.rows)?;
         }
         Ok(inner.states.clone().unwrap_or_else(|| RecordBatch::new_empty(fold.state().clone())))
     }
@@ -85,6 +80,18 @@ struct Missing {
 }
 
 impl Inner {
+    /// Adds the states that were found of groups that were missing. All of it or, after an error, nothing: a group that
+    /// is known without its states would lose them in every later answer.
+    fn add(&mut self, schema: &SchemaRef, found: RecordBatch, groups: Vec<OwnedRow>) -> Result<()> {
+        let states = match &self.states {
+            Some(states) => concat_batches(schema, [states, &found])?,
+            None => found,
+        };
+        self.states = Some(states);
+        self.known.extend(groups);
+        Ok(())
+    }
+
     fn missing(&self, keys: &[ArrayRef]) -> Result<Option<Missing>> {
         let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
         let rows = RowConverter::new(fields)?.convert_columns(keys)?;
@@ -181,7 +188,7 @@ fn predicate(key: &ArrayRef, source: &Source<'_>) -> Result<Option<Arc<dyn Physi
     }
     let place = source.view.fold.keys()[0];
     if key.len() <= LISTED {
-        return Ok(Some(KeyFilter { key: place, values: key.clone() }.predicate(source.stored)?));
+        return Ok(Some(KeyFilter::new(place, key).predicate(source.stored)?));
     }
     let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(source.stored.field(place).name(), place));
     let order = datafusion::arrow::compute::sort_to_indices(key, None, None)?;
@@ -192,4 +199,32 @@ fn predicate(key: &ArrayRef, source: &Source<'_>) -> Result<Option<Arc<dyn Physi
     let low = Arc::new(BinaryExpr::new(column.clone(), Operator::GtEq, at(0)?));
     let high = Arc::new(BinaryExpr::new(column, Operator::LtEq, at(key.len() - 1)?));
     Ok(Some(Arc::new(BinaryExpr::new(low, Operator::And, high))))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{Int32Array, Int64Array, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn after_an_error_the_groups_are_still_missing() {
+        let groups = |keys: &[i64]| -> Vec<ArrayRef> { vec![Arc::new(Int64Array::from(keys.to_vec()))] };
+        let states = |states: ArrayRef| RecordBatch::try_from_iter([("n", states)]).unwrap();
+        let found: ArrayRef = Arc::new(Int32Array::from(vec![7]));
+        let broken: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
+        let mut inner = Inner::default();
+        let schema = states(found.clone()).schema();
+        let first = inner.missing(&groups(&[1])).unwrap().unwrap();
+        inner.add(&schema, states(found.clone()), first.rows).unwrap();
+        let both = || groups(&[1, 2]);
+        let second = inner.missing(&both()).unwrap().unwrap();
+        inner.add(&schema, states(broken), second.rows).unwrap_err();
+        assert_eq!(inner.states.as_ref().map(RecordBatch::num_rows), Some(1), "what was known stays");
+        let again = inner.missing(&both()).unwrap().unwrap();
+        assert_eq!(again.rows.len(), 1, "the second group is still missing");
+        inner.add(&schema, states(found), again.rows).unwrap();
+        assert_eq!(inner.states.as_ref().map(RecordBatch::num_rows), Some(2));
+        assert!(inner.missing(&both()).unwrap().is_none());
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
 use common::{
@@ -12,7 +12,7 @@ use common::{
     log::Chunk,
     position::{Frontier, Partition},
     speed::{
-        Error, Status, ViewRequest,
+        CatchingUp, Error, Status, ViewRequest,
         parts::{Part, PartView},
     },
 };
@@ -120,6 +120,8 @@ pub(crate) struct Shared {
     clock: Arc<dyn common::clock::Clock>,
     inner: RwLock<Inner>,
     head: watch::Sender<Frontier>,
+    /// Where the log ended at the start: whoever was answered before that was at most there.
+    target: OnceLock<Frontier>,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +129,7 @@ struct Inner {
     frame: Option<Arc<Frame>>,
     beyond: Beyond,
     stopped: Option<String>,
+    catching_up: Option<CatchingUp>,
 }
 
 impl Shared {
@@ -138,11 +141,24 @@ impl Shared {
             clock,
             inner: RwLock::new(inner),
             head: watch::Sender::new(Frontier::default()),
+            target: OnceLock::new(),
         }
     }
 
+    /// Where the log ended at the start, once it is known.
+    pub(crate) fn target(&self) -> Option<&Frontier> {
+        self.target.get()
+    }
+
+    /// Gives out no frame before its head has come to `end`. Only the first time counts: what is logged since then
+    /// must not keep it from ever coming there.
+    pub(crate) fn aim_at(&self, end: Frontier) {
+        let _ = self.target.set(end);
+    }
+
     /// Puts a new frame in the place of the last one. Not one whose head is below it in some partition, as after a
-    /// start from the master dataset: answers never go back. Whether it has been put there.
+    /// start from the master dataset, and none that is below where the log ended when all was begun: answers never go
+    /// back, not even those of the process before. Whether it has been put there.
     pub(crate) fn publish(&self, frame: Arc<Frame>, beyond: Beyond) -> bool {
         let head = frame.head.clone();
         {
@@ -152,6 +168,14 @@ impl Shared {
             if inner.frame.as_ref().is_some_and(goes_back) {
                 return false;
             }
+            if let (None, Some(target)) = (&inner.frame, self.target.get()) {
+                let target: Frontier = head.partitions().map(|partition| (partition, target.get(partition))).collect();
+                if !head.covers(&target) {
+                    inner.catching_up = Some(CatchingUp { head, target });
+                    return false;
+                }
+            }
+            inner.catching_up = None;
             inner.frame = Some(frame);
             inner.beyond = beyond;
         }
@@ -175,6 +199,9 @@ impl Shared {
         let (frame, freshness_ms, stopped) = {
             let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
             let Some(frame) = inner.frame.clone() else {
+                if let Some(catching_up) = inner.catching_up.clone() {
+                    return Err(catching_up.error(&self.dataset));
+                }
                 let reason = inner.stopped.clone().unwrap_or_default();
                 return Err(Error::NotReady { dataset: self.dataset.clone(), reason });
             };
@@ -214,7 +241,7 @@ impl Shared {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let head = inner.frame.as_ref().map(|frame| frame.head.clone());
         let freshness_ms = head.as_ref().and_then(|head| inner.beyond.freshness_ms(head, self.clock.now_us()));
-        Status { head, freshness_ms, stopped: inner.stopped.clone() }
+        Status { head, freshness_ms, stopped: inner.stopped.clone(), catching_up: inner.catching_up.clone() }
     }
 }
 
@@ -294,7 +321,34 @@ mod tests {
         check(5, 5, true, (5, 5));
         check(6, 4, false, (5, 5));
         check(6, 5, true, (6, 5));
+        shared.aim_at(Frontier::from_iter([(0, 9), (1, 9)]));
+        check(7, 5, true, (7, 5));
         let left = Arc::new(Frame { head: Frontier::from_iter([(1, 5)]), views: BTreeMap::new() });
         assert!(shared.publish(left, Beyond::default()), "the other partition is held elsewhere");
+    }
+
+    #[test]
+    fn the_first_answer_has_all_that_the_log_had_at_the_start() {
+        let shared = Shared::new("sales", Arc::new(common::clock::System));
+        let frontier = |a, b| Frontier::from_iter([(0, a), (1, b)]);
+        let publish =
+            |head: Frontier| shared.publish(Arc::new(Frame { head, views: BTreeMap::new() }), Beyond::default());
+        let freeze = || shared.freeze(&[], &BTreeSet::from([0, 1]));
+        assert!(matches!(freeze(), Err(Error::NotReady { .. })), "it is not known yet where the log ends");
+        shared.aim_at(Frontier::from_iter([(0, 5), (1, 5), (2, 5)]));
+        shared.aim_at(frontier(9, 9));
+        for (a, b) in [(0, 0), (9, 4)] {
+            assert!(!publish(frontier(a, b)));
+            let (head, target) = (frontier(a, b), frontier(5, 5));
+            assert_eq!(shared.status().catching_up, Some(CatchingUp { head: head.clone(), target: target.clone() }));
+            assert_eq!((shared.status().head, shared.head().borrow().clone()), (None, Frontier::default()));
+            match freeze() {
+                Err(Error::CatchingUp { head: at, target: to, .. }) => assert_eq!((at, to), (head, target)),
+                frozen => panic!("{frozen:?}"),
+            }
+        }
+        assert!(publish(frontier(9, 5)), "partition 2 is held elsewhere");
+        assert_eq!((shared.status().head, shared.status().catching_up), (Some(frontier(9, 5)), None));
+        assert_eq!(freeze().unwrap().unwrap().head, frontier(9, 5));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use common::{
     catalog::{Dataset, View},
     position::{Frontier, Partition},
-    speed::{Error, Status, ViewRequest, parts::Part, wire},
+    speed::{CatchingUp, Error, Status, ViewRequest, parts::Part, wire},
 };
 use futures::future::select_all;
 use tokio::sync::watch;
@@ -261,7 +261,7 @@ impl Holding {
                     parts.push(part);
                 }
                 Ok(None) => {}
-                Err(error @ Error::NotReady { .. }) => not_ready = Some(error),
+                Err(error @ (Error::NotReady { .. } | Error::CatchingUp { .. })) => not_ready = Some(error),
                 Err(error) => return Err(error),
             }
         }
@@ -329,10 +329,17 @@ impl Holding {
         all.iter().filter_map(|status| status.head.as_ref()).for_each(|at| head.join(at));
         let is_ready = !all.is_empty() && all.iter().all(|status| status.head.is_some());
         let ages: Option<Vec<i64>> = all.iter().map(|status| status.freshness_ms).collect();
+        let mut catching_up: Option<CatchingUp> = None;
+        for one in all.iter().filter_map(|status| status.catching_up.as_ref()) {
+            let all = catching_up.get_or_insert_default();
+            all.head.join(&one.head);
+            all.target.join(&one.target);
+        }
         Status {
             head: is_ready.then_some(head),
             freshness_ms: ages.and_then(|ages| ages.into_iter().max()),
             stopped: all.into_iter().find_map(|status| status.stopped),
+            catching_up,
         }
     }
 

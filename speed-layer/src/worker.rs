@@ -15,6 +15,7 @@ use common::{
     log::{self, Chunk, Reader},
     master,
     position::Partition,
+    speed::CatchingUp,
     storage,
 };
 use datafusion::{
@@ -130,6 +131,9 @@ impl Worker {
         let log = &self.context.log;
         let topic = &self.dataset.topic;
         let count = log.ensure_topic(topic, self.dataset.partitions).await?;
+        if self.shared.target().is_none() {
+            self.shared.aim_at(log.bounds(topic).await?.end);
+        }
         let mut keep = self.keep.clone();
         let kept = keep.borrow_and_update().clone();
         let partitions = Arc::new(kept.unwrap_or_else(|| (0..count).collect()));
@@ -199,8 +203,8 @@ impl Worker {
         self.context.log.reader(&self.dataset.topic, &state.frame.head, only).await
     }
 
-    /// Lets readers have what there is, once the head has passed what they were answered before, and says why the head
-    /// does not move.
+    /// Lets readers have what there is, once the head has passed what they were answered before (a process before this
+    /// one included), and says why the head does not move.
     fn show(&self, state: &mut State, changed: bool) {
         if changed && self.shared.publish(Arc::new(state.frame.clone()), state.beyond.clone()) {
             if !std::mem::replace(&mut state.is_shown, true) {
@@ -209,7 +213,12 @@ impl Worker {
         } else if state.is_shown {
             self.shared.look_beyond(state.beyond.clone());
         }
-        let reason = || "the log is being read again up to where answers stood before".to_owned();
+        let reason = || match self.shared.status().catching_up {
+            Some(CatchingUp { head, target }) => {
+                format!("the log has been read up to {head} of {target}, where it ended when this was started")
+            }
+            None => "the log is being read again up to where answers stood before".to_owned(),
+        };
         let coming = (!state.is_shown).then(reason);
         self.shared.stopped(state.stalled.clone().or_else(|| state.paused.clone()).or(coming));
     }

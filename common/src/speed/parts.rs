@@ -45,7 +45,7 @@ pub trait PartStates: Send + Sync + std::fmt::Debug {
 
 /// Puts parts that have no partition in common together: every view at the first of its cuts that is possible in all
 /// of them. Partitions that no part has make it an error, or, where the request allows it, a partial answer that names
-/// them.
+/// them, with all views at one cut there.
 pub fn combine(request: &Request, parts: &[Part]) -> Result<Frozen, Error> {
     let mut head = Frontier::default();
     for part in parts {
@@ -57,27 +57,54 @@ pub fn combine(request: &Request, parts: &[Part]) -> Result<Frozen, Error> {
         let partitions = missing.into_iter().collect();
         return Err(Error::NoOwner { dataset: request.dataset.clone(), partitions });
     }
-    let mut views = Vec::with_capacity(request.views.len());
+    let chosen = cuts(request, parts, &missing)?;
+    for &partition in &missing {
+        // What is missing ends at the cuts, and they are one there.
+        if let Some(&(_, cut)) = chosen.first() {
+            head.set(partition, cut.get(partition));
+        }
+    }
+    let views = chosen.iter().enumerate().map(|(place, &(cut_index, _))| {
+        let states: Arc<dyn PartStates> = Arc::new(Together::of(parts, place));
+        let failed = Failed::sum(parts.iter().filter_map(|part| part.views[place].failed.get(cut_index)));
+        FrozenView { cut_index, failed, states: Arc::new(Begun { states, cut_index }) }
+    });
+    let views = views.collect();
+    let freshness_ms = oldest(parts).filter(|_| missing.is_empty());
+    Ok(Frozen { head, freshness_ms, stopped: stopped(parts), views, missing })
+}
+
+/// For each view the first of its cuts that is possible in all parts, by its number too. In partitions that are missing
+/// nothing goes on from a cut to the head: there all views are to be cut alike.
+fn cuts<'a>(
+    request: &'a Request,
+    parts: &[Part],
+    missing: &BTreeSet<Partition>,
+) -> Result<Vec<(usize, &'a Frontier)>, Error> {
+    let mut possible: Vec<Vec<(usize, &Frontier)>> = Vec::with_capacity(request.views.len());
     for (place, wanted) in request.views.iter().enumerate() {
         let is_possible = |&(cut_index, cut): &(usize, &Frontier)| {
             // A cut in a partition that nobody has heard of cannot be completed by leaving it out.
             cut.iter().all(|(partition, next)| next <= 0 || request.partitions.contains(&partition))
                 && parts.iter().all(|part| part.views[place].possible.get(cut_index).copied().unwrap_or(false))
         };
-        let Some((cut_index, cut)) = wanted.cuts.iter().enumerate().find(is_possible) else {
+        let cuts: Vec<_> = wanted.cuts.iter().enumerate().filter(is_possible).collect();
+        if cuts.is_empty() {
             return Err(Error::NoCut { view: wanted.view.clone() });
-        };
-        for &partition in &missing {
-            let known = head.partitions().any(|other| other == partition);
-            let at = if known { head.get(partition).min(cut.get(partition)) } else { cut.get(partition) };
-            head.set(partition, at);
         }
-        let states: Arc<dyn PartStates> = Arc::new(Together::of(parts, place));
-        let failed = Failed::sum(parts.iter().filter_map(|part| part.views[place].failed.get(cut_index)));
-        views.push(FrozenView { cut_index, failed, states: Arc::new(Begun { states, cut_index }) });
+        possible.push(cuts);
     }
-    let freshness_ms = oldest(parts).filter(|_| missing.is_empty());
-    Ok(Frozen { head, freshness_ms, stopped: stopped(parts), views, missing })
+    let Some((first, others)) = possible.split_first() else { return Ok(Vec::new()) };
+    let alike = |one: &Frontier, other: &Frontier| missing.iter().all(|&p| one.get(p) == other.get(p));
+    let together = first.iter().find_map(|&(cut_index, cut)| {
+        let others = others.iter().map(|cuts| cuts.iter().copied().find(|&(_, other)| alike(cut, other)));
+        std::iter::once(Some((cut_index, cut))).chain(others).collect()
+    });
+    together.ok_or_else(|| {
+        let views: Vec<String> = request.views.iter().map(|wanted| format!("`{}`", wanted.view)).collect();
+        let partitions = missing.iter().copied().collect();
+        Error::NoCommonCut { dataset: request.dataset.clone(), partitions, views: views.join(", ") }
+    })
 }
 
 /// Parts that have no partition in common, and the same views, as one.
@@ -200,6 +227,44 @@ mod tests {
         let frozen = combine(&request(true), &parts).unwrap();
         assert_eq!(frozen.missing, [1].into());
         assert_eq!((frozen.head, frozen.freshness_ms), (frontier(&[(0, 9), (1, 7)]), None), "at the cut");
+    }
+
+    #[test]
+    fn views_are_cut_alike_where_nobody_goes_on_from_the_cuts() {
+        // Partition 1 is missing. Each view has its cuts there, and some that the part can begin at.
+        let check = |cuts: [&[i64]; 2], possible: [&[bool]; 2], expected: Option<([usize; 2], i64)>| {
+            let views = ["v", "w"].into_iter().zip(cuts).map(|(view, cuts)| ViewRequest {
+                view: view.to_owned(),
+                definition: "d".to_owned(),
+                cuts: cuts.iter().map(|&next| frontier(&[(0, 5), (1, next)])).collect(),
+                with_failed: false,
+            });
+            let request = Request { views: views.collect(), ..request(true) };
+            let views = possible.map(|possible| PartView {
+                possible: possible.to_vec(),
+                failed: Vec::new(),
+                states: Arc::new(Nothing),
+            });
+            let views = views.to_vec();
+            let part = Part { head: frontier(&[(0, 9)]), freshness_ms: None, stopped: None, views };
+            match (combine(&request, &[part]), expected) {
+                (Ok(frozen), Some((cut_indexes, head))) => {
+                    let chosen: Vec<usize> = frozen.views.iter().map(|view| view.cut_index).collect();
+                    assert_eq!((chosen.as_slice(), frozen.head.get(1)), (cut_indexes.as_slice(), head));
+                }
+                (Err(Error::NoCommonCut { partitions, views, .. }), None) => {
+                    assert_eq!((partitions.as_slice(), views.as_str()), ([1].as_slice(), "`v`, `w`"));
+                }
+                (frozen, _) => panic!("{frozen:?}"),
+            }
+        };
+        let (any, second) = (&[true, true][..], &[false, true][..]);
+        check([&[7, 4], &[7, 4]], [any, any], Some(([0, 0], 7)));
+        check([&[7, 4], &[4, 2]], [any, any], Some(([1, 0], 4)));
+        check([&[7, 4], &[9, 7]], [any, any], Some(([0, 1], 7)));
+        check([&[7, 4], &[7, 4]], [any, second], Some(([1, 1], 4)));
+        check([&[7, 4], &[9, 2]], [any, any], None);
+        check([&[7, 4], &[4, 7]], [second, any], Some(([1, 0], 4)));
     }
 
     #[test]

@@ -133,8 +133,18 @@ pub enum Failure {
         dataset: String,
         reason: String,
     },
+    CatchingUp {
+        dataset: String,
+        head: Frontier,
+        target: Frontier,
+    },
     NoCut {
         view: String,
+    },
+    NoCommonCut {
+        dataset: String,
+        partitions: Vec<Partition>,
+        views: String,
     },
     Failed {
         view: String,
@@ -164,7 +174,13 @@ impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         match error {
             Error::NotReady { dataset, reason } => Self::NotReady { dataset: dataset.clone(), reason: reason.clone() },
+            Error::CatchingUp { dataset, head, target } => {
+                Self::CatchingUp { dataset: dataset.clone(), head: head.clone(), target: target.clone() }
+            }
             Error::NoCut { view } => Self::NoCut { view: view.clone() },
+            Error::NoCommonCut { dataset, partitions, views } => {
+                Self::NoCommonCut { dataset: dataset.clone(), partitions: partitions.clone(), views: views.clone() }
+            }
             Error::Failed { view, reason } => Self::Failed { view: view.clone(), reason: reason.clone() },
             Error::NoOwner { dataset, partitions } => {
                 Self::NoOwner { dataset: dataset.clone(), partitions: partitions.clone() }
@@ -181,7 +197,9 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NotReady { dataset, reason } => Self::NotReady { dataset, reason },
+            Failure::CatchingUp { dataset, head, target } => Self::CatchingUp { dataset, head, target },
             Failure::NoCut { view } => Self::NoCut { view },
+            Failure::NoCommonCut { dataset, partitions, views } => Self::NoCommonCut { dataset, partitions, views },
             Failure::Failed { view, reason } => Self::Failed { view, reason },
             Failure::NoOwner { dataset, partitions } => Self::NoOwner { dataset, partitions },
             Failure::NotReached { dataset, head, wanted } => Self::NotReached { dataset, head, wanted },

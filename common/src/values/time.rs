@@ -35,6 +35,17 @@ pub(super) fn timestamp(text: &str) -> Result<i64, Why> {
     if (START_US..END_US).contains(&us) { Ok(us) } else { Err(OUT_OF_RANGE) }
 }
 
+/// The same, but for digits below a microsecond: those are refused.
+pub(super) fn exact_timestamp(text: &str) -> Result<i64, Why> {
+    let us = timestamp(text)?;
+    let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit);
+    match digits.skip(6).all(|digit| digit == b'0') {
+        true => Ok(us),
+        false => Err("is not a whole number of microseconds"),
+    }
+}
+
 fn date_and_time(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let (time, rest) = bytes.split_at_checked(19)?;
     if !matches!(time[10], b'T' | b't' | b' ') || time[13] != b':' || time[16] != b':' {

@@ -178,7 +178,16 @@ impl Engine {
                 let left = deadline.saturating_duration_since(tokio::time::Instant::now());
                 self.context.speed.reach(dataset, position, left).await?;
             }
-            let (versions, frozen) = self.frozen(dataset, views, options.allow_partial, false).await?;
+            let (versions, frozen) = match self.frozen(dataset, views, options.allow_partial, false).await {
+                // Who waits for a position waits for a start too.
+                Err(Error::Speed(speed::Error::CatchingUp { .. } | speed::Error::NotReady { .. }))
+                    if wanted.is_some() && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(TRY_EVERY).await;
+                    continue;
+                }
+                frozen => frozen?,
+            };
             match wanted {
                 // A partition may have been taken from another owner than the one that has come so far.
                 Some(wanted) if !frozen.head.covers(wanted) => {
@@ -259,7 +268,9 @@ impl Engine {
             };
             match self.context.speed.freeze(&request).await {
                 Ok(frozen) => return Ok((versions, frozen)),
-                Err(speed::Error::NoCut { .. }) if tokio::time::Instant::now() < deadline => {
+                Err(speed::Error::NoCut { .. } | speed::Error::NoCommonCut { .. })
+                    if tokio::time::Instant::now() < deadline =>
+                {
                     tokio::time::sleep(TRY_EVERY).await;
                 }
                 Err(error) => return Err(error.into()),

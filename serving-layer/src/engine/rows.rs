@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use common::values::parameter;
 use datafusion::{
-    common::ScalarValue,
     datasource::provider_as_source,
     logical_expr::{Expr, LogicalPlanBuilder, ident, in_list},
 };
@@ -15,7 +15,7 @@ use super::{
 
 impl Engine {
     /// Rows of a view: `filters` are equalities on its columns, several values of one column mean IN. The values are
-    /// text and are taken as the column's type.
+    /// text, as an answer shows them, and are taken as the column's type: one that it does not have is refused.
     pub async fn rows(
         &self,
         view: &str,
@@ -34,12 +34,10 @@ impl Engine {
             let values: Result<Vec<Expr>, Error> = values
                 .iter()
                 .map(|value| {
-                    let parsed = ScalarValue::try_from_string(value.clone(), field.data_type());
-                    parsed.map(|value| Expr::Literal(value, None)).map_err(|_| {
-                        Error::refused(
-                            format!("`{value}` is no value of column `{column}`, which is `{}`", field.data_type()),
-                            "write the value as an answer shows it, without quotes",
-                        )
+                    let parsed = parameter::parse(value, field.data_type());
+                    parsed.map(|value| Expr::Literal(value, None)).map_err(|why| {
+                        let reason = format!("the value of column `{column}` is wrong: {why}");
+                        Error::refused(reason, "write the value as an answer shows it, without quotes")
                     })
                 })
                 .collect();

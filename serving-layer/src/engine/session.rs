@@ -10,12 +10,14 @@ use datafusion::{
     error::Result,
     execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext, runtime_env::RuntimeEnv},
     logical_expr::LogicalPlan,
+    optimizer::Optimizer,
     physical_optimizer::optimizer::PhysicalOptimizer,
     physical_plan::execute_stream,
     prelude::SessionConfig,
 };
 
 use super::{
+    floats::CanonicalFloats,
     functions,
     stop::{GiveWay, Stop},
 };
@@ -42,6 +44,8 @@ impl Base {
         let options = config.options_mut();
         options.sql_parser.map_string_types_to_utf8view = false;
         options.sql_parser.collect_spans = true;
+        let mut logical = Optimizer::new().rules;
+        logical.push(Arc::new(CanonicalFloats));
         let mut rules = PhysicalOptimizer::new().rules;
         // Before the rules that give way at sources, and those that share filters between operators, which must be last.
         let at = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len());
@@ -50,6 +54,7 @@ impl Base {
             .with_config(config)
             .with_runtime_env(runtime)
             .with_default_features()
+            .with_optimizer_rules(logical)
             .with_physical_optimizer_rules(rules);
         builder.scalar_functions().get_or_insert_default().extend(functions::all());
         let state = builder.build();

@@ -6,7 +6,7 @@
 //! A query stops when its client leaves, and at its limits. It runs in a task of its own: then the connection notices
 //! that the client has left while the query is at work, and the query its time while the client does not read.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -15,7 +15,11 @@ use axum::{
 };
 use common::values::output;
 use datafusion::{
-    arrow::{array::RecordBatch, datatypes::SchemaRef, ipc::writer::StreamWriter},
+    arrow::{
+        array::RecordBatch,
+        datatypes::{DataType, Fields, SchemaRef},
+        ipc::writer::StreamWriter,
+    },
     error::DataFusionError,
     physical_plan::SendableRecordBatchStream,
 };
@@ -26,7 +30,7 @@ use super::{
     dto,
     limits::{Stopped, Used, Work},
     negotiate::Format,
-    problem::Problem,
+    problem::{Kind, Problem},
 };
 use crate::{
     engine::{self, Answer, Stop, StopOnDrop},
@@ -43,6 +47,9 @@ const SHORT: Duration = Duration::from_millis(2);
 pub(super) async fn respond(answer: Answer, format: Format, work: Work) -> Result<Response, Problem> {
     let Answer { rows, stamp, stop } = answer;
     let (schema, mut used) = (rows.schema(), work.used());
+    if let Some(name) = twice(schema.fields(), format) {
+        return Err(two_members(&name));
+    }
     let mut rows = Running::start(rows, work, &stop);
     let failed = |error: DataFusionError| Problem::from(engine::Error::Execution(error));
     // Up to the first batch with rows an error is still an answer of its own.
@@ -82,6 +89,37 @@ pub(super) async fn respond(answer: Answer, format: Format, work: Work) -> Resul
         headers.insert(STAMP, stamp.map_err(|error| failed(DataFusionError::External(Box::new(error))))?);
     }
     Ok(response)
+}
+
+/// A name that one JSON object would have twice: most that read it keep the last value and lose the others. In CSV and
+/// Arrow columns go by their place; what a cell of CSV holds is JSON.
+fn twice(fields: &Fields, format: Format) -> Option<String> {
+    let is_object = matches!(format, Format::Json | Format::Ndjson);
+    let mut seen = BTreeSet::new();
+    let column = fields.iter().find(|field| is_object && !seen.insert(field.name()));
+    let name = column.map(|field| field.name().clone());
+    name.or_else(|| fields.iter().filter(|_| format != Format::Arrow).find_map(|field| twice_in(field.data_type())))
+}
+
+fn twice_in(data_type: &DataType) -> Option<String> {
+    match data_type {
+        DataType::Struct(members) => twice(members, Format::Json),
+        DataType::List(element)
+        | DataType::LargeList(element)
+        | DataType::ListView(element)
+        | DataType::LargeListView(element)
+        | DataType::FixedSizeList(element, _)
+        | DataType::Map(element, _) => twice_in(element.data_type()),
+        _ => None,
+    }
+}
+
+fn two_members(name: &str) -> Problem {
+    let detail = format!("`{name}` is there twice, and a JSON object can hold one of them");
+    Problem::new(Kind::BadQuery, detail).hint(format!(
+        "name the columns: `SELECT a.{name} AS {name}_a, b.{name} AS {name}_b, …` instead of `SELECT *`, or ask for \
+         `text/csv` or Arrow, whose columns go by their place"
+    ))
 }
 
 /// A query that is at work, in a task. Dropped, it stops.
@@ -288,6 +326,7 @@ mod tests {
     use datafusion::{
         arrow::{
             array::{ArrayRef, Int64Array},
+            datatypes::Field,
             ipc::reader::StreamReader,
         },
         physical_plan::stream::RecordBatchStreamAdapter,
@@ -345,6 +384,32 @@ mod tests {
         let arrow = text(&[Some(&[1]), Some(&[2, 3])], Format::Arrow).await;
         let batches: Result<Vec<_>, _> = StreamReader::try_new(arrow.as_slice(), None).unwrap().collect();
         assert_eq!(batches.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    }
+
+    #[test]
+    fn a_name_is_there_once_in_an_object() {
+        let field = |name: &str, data_type: DataType| Field::new(name, data_type, true);
+        let int = |name: &str| field(name, DataType::Int32);
+        let object = |members: [Field; 2]| DataType::Struct(Fields::from(members.to_vec()));
+        let list = |element: DataType| DataType::List(Arc::new(field("element", element)));
+        // What is there twice in JSON and NDJSON, CSV, Arrow.
+        let check = |fields: Vec<Field>, expected: [Option<&str>; 3]| {
+            let fields = Fields::from(fields);
+            for (format, expected) in [(0, Format::Json), (0, Format::Ndjson), (1, Format::Csv), (2, Format::Arrow)]
+                .map(|(place, format)| (format, expected[place]))
+            {
+                assert_eq!(twice(&fields, format).as_deref(), expected, "{fields:?} {format:?}");
+            }
+        };
+        check(vec![int("a"), int("A")], [None; 3]);
+        check(vec![int("a"), int("b"), int("a")], [Some("a"), None, None]);
+        let twice = object([int("m"), int("m")]);
+        check(vec![field("a", twice.clone())], [Some("m"), Some("m"), None]);
+        check(vec![field("a", list(list(twice)))], [Some("m"), Some("m"), None]);
+        check(vec![int("m"), field("a", object([int("m"), int("n")]))], [None; 3]);
+        let body = two_members("customer_id").body();
+        assert_eq!((&body["status"], &body["type"]), (&400.into(), &"/problems/bad-query".into()));
+        assert!(body["hint"].as_str().unwrap().contains("a.customer_id AS customer_id_a"));
     }
 
     #[tokio::test]

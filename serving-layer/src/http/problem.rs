@@ -139,6 +139,15 @@ impl From<engine::Error> for Problem {
                 let position = |frontier| json!({(&dataset): frontier});
                 Self::new(Kind::NotReached, detail).member("head", position(head)).member("wanted", position(wanted))
             }
+            engine::Error::Speed(speed::Error::CatchingUp { dataset, head, target }) => {
+                let position = |frontier| json!({(&dataset): frontier});
+                Self::new(Kind::NotReady, detail)
+                    .hint("ask again: it answers once it has read all that the log had when it was started")
+                    .member("head", position(head))
+                    .member("target", position(target))
+            }
+            engine::Error::Speed(speed::Error::NoCommonCut { .. }) => Self::new(Kind::Unavailable, detail)
+                .hint("ask for one of the views at a time, or again once a worker holds the partitions"),
             engine::Error::Execution(error) => of_execution(&error),
             error => of_domain(error.domain(), detail),
         }
@@ -242,6 +251,17 @@ mod tests {
                 json!({"head": {"sales": {"0": 3}}, "wanted": {"sales": {"0": 3}}}),
             ),
             (engine::Error::from(not_ready()).into(), 503, "unavailable", json!({})),
+            (
+                engine::Error::from(speed::Error::CatchingUp {
+                    dataset: dataset(),
+                    head: frontier(),
+                    target: Frontier::from_iter([(0, 9)]),
+                })
+                .into(),
+                503,
+                "not-ready",
+                json!({"head": {"sales": {"0": 3}}, "target": {"sales": {"0": 9}}}),
+            ),
             (external(Box::new(not_ready())).into(), 503, "unavailable", json!({})),
             (external("a defect".into()).into(), 500, "internal", json!({})),
             (execution(DataFusionError::Execution("overflow".to_owned())).into(), 400, "bad-query", json!({})),

@@ -13,7 +13,7 @@ use common::{
     fold::state_format,
     position::{Frontier, Partition},
     speed::{
-        Error, Frozen, KeyFilter, Request, SpeedLayer, Status,
+        CatchingUp, Error, Frozen, KeyFilter, Request, SpeedLayer, Status,
         parts::{Part, PartStates, PartView, combine},
         wire::{self, FreezeAnswer, FreezeRequest, Held, ReachAnswer, ReachRequest, WorkerStatus},
     },
@@ -115,11 +115,34 @@ impl RemoteSpeed {
         };
         let plan = self.plan(&request.dataset, &request.partitions, holds);
         if !plan.missing.is_empty() && !request.allow_partial {
-            let partitions = plan.missing.into_iter().collect();
-            return Err(Error::NoOwner { dataset: request.dataset.clone(), partitions });
+            return Err(self.nobody_holds(&request.dataset, plan.missing));
         }
         let freezing = plan.by_worker.into_iter().map(|(worker, partitions)| freeze(worker, partitions, request));
         combine(request, &try_join_all(freezing).await?)
+    }
+
+    /// Why some partitions cannot be taken from anybody: a worker is on its way with them, or there is none.
+    fn nobody_holds(&self, dataset: &str, missing: BTreeSet<Partition>) -> Error {
+        match self.catching_up(dataset, &missing) {
+            Some(catching_up) => catching_up.error(dataset),
+            None => Error::NoOwner { dataset: dataset.to_owned(), partitions: missing.into_iter().collect() },
+        }
+    }
+
+    /// How far workers have come that have not read yet, of all partitions in `missing`, what the log had when they were
+    /// started. Of several workers with one partition the one that is ahead.
+    fn catching_up(&self, dataset: &str, missing: &BTreeSet<Partition>) -> Option<CatchingUp> {
+        let mut all = CatchingUp::default();
+        for status in self.workers.all().iter().filter_map(|worker| worker.seen()) {
+            let Some(one) = status.datasets.get(dataset).and_then(|held| held.status.catching_up.as_ref()) else {
+                continue;
+            };
+            all.head.join(&one.head);
+            all.target.join(&one.target);
+        }
+        let within = |at: &Frontier| at.iter().filter(|(partition, _)| missing.contains(partition)).collect();
+        let all = CatchingUp { head: within(&all.head), target: within(&all.target) };
+        missing.iter().all(|wanted| all.target.partitions().any(|partition| partition == *wanted)).then_some(all)
     }
 
     /// How far answers have come: one that is asked for from now on does not go back behind it.
@@ -210,7 +233,8 @@ impl SpeedLayer for RemoteSpeed {
                     let (dataset, head, wanted) = (request.dataset.clone(), frozen.head, before.clone());
                     Error::NotReached { dataset, head, wanted }
                 }
-                Err(Error::NoCut { view }) => return Err(Error::NoCut { view }),
+                // Other versions may do.
+                Err(error @ (Error::NoCut { .. } | Error::NoCommonCut { .. })) => return Err(error),
                 Err(error) if error.retryable() => error,
                 Err(error) => return Err(error),
             };
@@ -262,10 +286,11 @@ impl SpeedLayer for RemoteSpeed {
         }
         if left.is_empty() {
             let freshness_ms = ages.into_iter().collect::<Option<Vec<i64>>>().and_then(|ages| ages.into_iter().max());
-            return Status { head: Some(head), freshness_ms, stopped };
+            return Status { head: Some(head), freshness_ms, stopped, catching_up: None };
         }
-        let partitions = left.into_iter().collect();
-        let nobody = Error::NoOwner { dataset: dataset.to_owned(), partitions };
-        Status { head: None, freshness_ms: None, stopped: Some(stopped.unwrap_or_else(|| nobody.to_string())) }
+        let catching_up = self.catching_up(dataset, &left);
+        let nobody = self.nobody_holds(dataset, left);
+        let stopped = Some(stopped.unwrap_or_else(|| nobody.to_string()));
+        Status { head: None, freshness_ms: None, stopped, catching_up }
     }
 }
