@@ -60,7 +60,7 @@ pub fn raise_state_format(format: u32) {
 }
 
 /// The session settings that decide what a view's SQL means.
-pub const SETTINGS: &str = "datafusion 55; time zone UTC; text Utf8";
+pub const SETTINGS: &str = "datafusion 55; PostgreSQL's meaning 1; time zone UTC; text Utf8";
 
 /// Name of the column that says whether a group passes `HAVING`, in views that have one.
 pub const HAVING: &str = "__having";

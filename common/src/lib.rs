@@ -20,6 +20,7 @@ pub mod process;
 pub mod resources;
 pub mod settings;
 pub mod speed;
+pub mod sql;
 pub mod statement;
 pub mod storage;
 pub mod supervisor;

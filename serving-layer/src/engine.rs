@@ -26,7 +26,6 @@ use tokio::sync::Mutex;
 
 use crate::{published::Versions, stamp::Stamp};
 
-mod floats;
 mod functions;
 mod inspect;
 mod query;

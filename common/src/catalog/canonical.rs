@@ -7,10 +7,11 @@ use sqlparser::{
         Expr, Function, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, Statement, TableFactor, VisitMut,
         VisitorMut,
     },
-    dialect::GenericDialect,
     keywords::RESERVED_FOR_COLUMN_ALIAS,
     parser::Parser,
 };
+
+use crate::sql::Dialect;
 
 /// A name as it is meant: lower case, unless it is quoted.
 pub(super) fn folded(name: &Ident) -> String {
@@ -32,7 +33,7 @@ fn is_plain(name: &str) -> bool {
     if !is_word || is_reserved {
         return false;
     }
-    let is_expression = Parser::new(&GenericDialect)
+    let is_expression = Parser::new(&Dialect)
         .try_with_sql(&format!("{name} > 0"))
         .and_then(|mut parser| parser.parse_expr())
         .is_ok_and(|expression| {
@@ -41,7 +42,7 @@ fn is_plain(name: &str) -> bool {
         });
     let table = format!("CREATE TABLE t (c INT, {name} INT, s STRUCT<{name} INT>)");
     let query = format!("SELECT c AS {name} FROM {name} WHERE c > {name} GROUP BY {name}");
-    let parsed = Parser::parse_sql(&GenericDialect, &format!("{table}; {query}"));
+    let parsed = Parser::parse_sql(&Dialect, &format!("{table}; {query}"));
     let is_text =
         |parsed: Vec<Statement>| parsed.iter().map(ToString::to_string).eq([&table, &query].map(Clone::clone));
     is_expression && parsed.is_ok_and(is_text)

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use datafusion::{
     arrow::datatypes::{DataType, SchemaRef},
     common::{
-        DFSchema, DataFusionError,
+        DFSchema, DFSchemaRef, DataFusionError,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
-    execution::{
-        context::{SessionConfig, SessionContext},
-        session_state::SessionState,
+    execution::{context::SessionConfig, session_state::SessionState},
+    logical_expr::{
+        EmptyRelation, Expr, LogicalPlan, Projection, Volatility, physical_planning_context::PhysicalPlanningContext,
     },
-    logical_expr::{Expr, Volatility},
+    physical_expr::create_physical_expr,
     physical_plan::PhysicalExpr,
 };
 use sqlparser::ast::{Expr as Sql, ExprWithAlias};
 
 use super::near;
-use crate::statement;
+use crate::{sql, statement};
 
 /// Why an expression cannot be a check, and what to write instead.
 pub(super) type Refused = (String, String);
@@ -26,31 +26,30 @@ pub(super) type Refused = (String, String);
 /// Plans checks over one dataset's columns.
 pub(super) struct Planner {
     state: SessionState,
-    columns: DFSchema,
+    columns: DFSchemaRef,
 }
 
 impl Planner {
     /// Nothing of the session comes from the environment: whether an event is dead may depend on its bytes and the
     /// definition only.
     pub(super) fn new(columns: &SchemaRef) -> Result<Self, DataFusionError> {
-        let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
-        config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-        let state = SessionContext::new_with_config(config).state();
-        Ok(Self { state, columns: DFSchema::try_from(columns.as_ref().clone())? })
+        let config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
+        let columns = DFSchema::try_from(columns.as_ref().clone())?;
+        Ok(Self { state: sql::session(config).build(), columns: Arc::new(columns) })
     }
 
     /// The physical expression of a check.
     pub(super) fn plan(&self, sql: &Sql) -> Result<Arc<dyn PhysicalExpr>, Refused> {
-        let mut sql = sql.clone();
+        let mut check = sql.clone();
         let refused = |refusal: statement::Refusal| (refusal.reason, refusal.hint);
-        statement::ignored::check(&sql, &self.state).map_err(refused)?;
-        statement::plain::rewrite(&mut sql).map_err(refused)?;
-        let named = ExprWithAlias { expr: sql, alias: None };
+        statement::ignored::check(&check, &self.state).map_err(refused)?;
+        statement::plain::rewrite(&mut check).map_err(refused)?;
+        sql::prepare(&mut check);
+        let named = ExprWithAlias { expr: check, alias: None };
         let expression =
             self.state.create_logical_expr_from_sql_expr(named, &self.columns).map_err(|error| self.refused(error))?;
         refuse_parts(&expression)?;
-        let physical =
-            self.state.create_physical_expr(expression, &self.columns).map_err(|error| self.refused(error))?;
+        let physical = self.physical(expression).map_err(|error| self.refused(error))?;
         let data_type = physical.data_type(self.columns.as_arrow()).map_err(|error| self.refused(error))?;
         if data_type != DataType::Boolean {
             let type_name = crate::values::sql_type_name(&data_type);
@@ -60,6 +59,16 @@ impl Planner {
             ));
         }
         Ok(physical)
+    }
+
+    fn physical(&self, expression: Expr) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+        let event = EmptyRelation { produce_one_row: false, schema: self.columns.clone() };
+        let plan = Projection::try_new(vec![expression], Arc::new(LogicalPlan::EmptyRelation(event)))?;
+        let LogicalPlan::Projection(plan) = sql::analyze(&self.state, LogicalPlan::Projection(plan))? else {
+            return Err(DataFusionError::Internal("the check is no expression any more".to_owned()));
+        };
+        let context = PhysicalPlanningContext::default();
+        create_physical_expr(&plan.expr[0], &self.columns, self.state.execution_props(), &context)
     }
 
     fn refused(&self, error: DataFusionError) -> Refused {

@@ -2,12 +2,12 @@
 
 use sqlparser::{
     ast::Statement,
-    dialect::GenericDialect,
     parser::{Parser, ParserError},
     tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer},
 };
 
 use super::faults::Report;
+use crate::sql::Dialect;
 
 const SHAPES: &str = "write `CREATE TABLE name (column TYPE, …) WITH (…);` or \
                       `CREATE MATERIALIZED VIEW name WITH (…) AS SELECT …;`";
@@ -44,7 +44,7 @@ impl Parsed {
 
 /// Parses a file's statements; what cannot be parsed is reported.
 pub(super) fn parse(file: usize, sql: &str, report: &mut Report<'_>) -> Vec<Parsed> {
-    let tokens = match Tokenizer::new(&GenericDialect, sql).tokenize_with_location() {
+    let tokens = match Tokenizer::new(&Dialect, sql).tokenize_with_location() {
         Ok(tokens) => tokens,
         Err(error) => {
             let hint = "close what is open: strings end with `'`, quoted names with `\"`, comments with `*/`";
@@ -85,7 +85,7 @@ fn split_brackets(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 }
 
 fn statement(tokens: Vec<TokenWithSpan>) -> Result<Statement, ParserError> {
-    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(tokens);
+    let mut parser = Parser::new(&Dialect).with_tokens_with_locations(tokens);
     let statement = parser.parse_statement()?;
     let rest = parser.next_token();
     match rest.token {

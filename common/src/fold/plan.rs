@@ -17,7 +17,6 @@ use datafusion::{
         Aggregate, Expr, ExprSchemable, LogicalPlan, Volatility, expr::AggregateFunction,
         physical_planning_context::PhysicalPlanningContext, utils::expr_to_columns,
     },
-    optimizer::{Optimizer, simplify_expressions::SimplifyExpressions},
     physical_expr::{aggregate::LoweredAggregateBuilder, create_physical_expr, utils::collect_columns},
     physical_plan::{
         ExecutionPlan, PhysicalExpr,
@@ -37,16 +36,15 @@ use super::{
     rows::{Computed, Rows},
     stored::stored_type,
 };
-use crate::catalog::Dataset;
+use crate::{catalog::Dataset, sql};
 
 /// Where an event is, and when it was logged.
 const POSITION: [&str; 3] = ["_partition", "_offset", "_timestamp"];
 
 /// A session whose settings decide what a view's SQL means: nothing in it comes from the environment.
 pub(super) fn session() -> SessionContext {
-    let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
-    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-    SessionContext::new_with_config(config)
+    let config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
+    SessionContext::new_with_state(sql::session(config).build())
 }
 
 /// Plans the fold of a query that `refuse::check` has let through.
@@ -57,7 +55,7 @@ pub(super) fn plan(dataset: &Arc<Dataset>, query: &Query) -> Result<Fold, Refusa
     parts.check_names()?;
     parts.check_functions()?;
     let aggregate = parts.aggregate.clone();
-    let mut planned = optimize(&context.state(), logical).map_err(refusal)?;
+    let mut planned = sql::analyze(&context.state(), logical).map_err(refusal)?;
     // Simplifying keeps the plan's shape; the expressions are what is wanted of it.
     let parts = loop {
         match Parts::of(&planned) {
@@ -72,14 +70,11 @@ pub(super) fn plan(dataset: &Arc<Dataset>, query: &Query) -> Result<Fold, Refusa
 
 fn logical_plan(context: &SessionContext, dataset: &Arc<Dataset>, query: &Query) -> Result<LogicalPlan> {
     context.register_table(dataset.name.as_str(), Arc::new(EmptyTable::new(dataset.schema.clone())))?;
-    let statement = Statement::Statement(Box::new(Sql::Query(Box::new(query.clone()))));
+    let mut query = query.clone();
+    sql::prepare(&mut query);
+    let statement = Statement::Statement(Box::new(Sql::Query(Box::new(query))));
     let planned = context.state().statement_to_plan(statement).now_or_never();
     planned.unwrap_or_else(|| Err(DataFusionError::Internal("planning waited for something".to_owned())))
-}
-
-fn optimize(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
-    let analyzed = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-    Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]).optimize(analyzed, state, |_, _| {})
 }
 
 fn refusal(error: DataFusionError) -> Refusal {

@@ -22,7 +22,6 @@ use datafusion::{
 };
 use sqlparser::{
     ast::{Query, Statement},
-    dialect::GenericDialect,
     parser::Parser,
 };
 
@@ -94,7 +93,7 @@ fn rows(schema: &SchemaRef, n: usize, keys: i64, random: &mut fastrand::Rng) -> 
 }
 
 pub(crate) fn query(sql: &str) -> Query {
-    match Parser::parse_sql(&GenericDialect {}, sql).unwrap().remove(0) {
+    match Parser::parse_sql(&crate::sql::Dialect, sql).unwrap().remove(0) {
         Statement::Query(query) => *query,
         other => panic!("{other} is no query"),
     }

@@ -21,6 +21,7 @@ use super::{
     fields::{self, Fields, Unreadable},
     number, sql_type_name, time,
 };
+use crate::sql::{canonical_f32, canonical_f64};
 
 /// A column and the values that it has so far.
 #[derive(Debug)]
@@ -154,11 +155,11 @@ impl Column {
             Values::Int64(values) => values.push(number::integer(&number_text(text)?)?),
             Values::Float32(values) => values.push(match special(text) {
                 Some(number) => number,
-                None => number::float(&number_text(text)?)?,
+                None => canonical_f32(number::float(&number_text(text)?)?),
             }),
             Values::Float64(values) => values.push(match special(text) {
                 Some(number) => number.into(),
-                None => number::float(&number_text(text)?)?,
+                None => canonical_f64(number::float(&number_text(text)?)?),
             }),
             Values::Decimal(values, precision, scale) => {
                 values.push(number::decimal(&number_text(text)?, *precision, *scale)?);

@@ -8,19 +8,18 @@ use datafusion::{
         SchemaProvider, TableProvider,
     },
     error::Result,
-    execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext, runtime_env::RuntimeEnv},
+    execution::{SendableRecordBatchStream, SessionState, TaskContext, runtime_env::RuntimeEnv},
     logical_expr::LogicalPlan,
-    optimizer::Optimizer,
     physical_optimizer::optimizer::PhysicalOptimizer,
     physical_plan::execute_stream,
     prelude::SessionConfig,
 };
 
 use super::{
-    floats::CanonicalFloats,
     functions,
     stop::{GiveWay, Stop},
 };
+use common::sql;
 
 pub(super) const CATALOG: &str = "lamina";
 pub(super) const SCHEMA: &str = "public";
@@ -36,26 +35,16 @@ pub(super) struct Base {
 
 impl Base {
     pub(super) fn new(runtime: Arc<RuntimeEnv>, parallelism: usize) -> Self {
-        let mut config = SessionConfig::new()
+        let config = SessionConfig::new()
             .with_target_partitions(parallelism)
             .with_information_schema(true)
             .with_create_default_catalog_and_schema(false)
             .with_default_catalog_and_schema(CATALOG, SCHEMA);
-        let options = config.options_mut();
-        options.sql_parser.map_string_types_to_utf8view = false;
-        options.sql_parser.collect_spans = true;
-        let mut logical = Optimizer::new().rules;
-        logical.push(Arc::new(CanonicalFloats));
         let mut rules = PhysicalOptimizer::new().rules;
         // Before the rules that give way at sources, and those that share filters between operators, which must be last.
         let at = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len());
         rules.insert(at, Arc::new(GiveWay));
-        let mut builder = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime)
-            .with_default_features()
-            .with_optimizer_rules(logical)
-            .with_physical_optimizer_rules(rules);
+        let mut builder = sql::session(config).with_runtime_env(runtime).with_physical_optimizer_rules(rules);
         builder.scalar_functions().get_or_insert_default().extend(functions::all());
         let state = builder.build();
         let context = state.task_ctx();

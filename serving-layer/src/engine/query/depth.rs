@@ -5,7 +5,6 @@
 //! is chained is counted here, before anything is parsed.
 
 use datafusion::sql::sqlparser::{
-    dialect::GenericDialect,
     keywords::Keyword,
     tokenizer::{Token, Tokenizer},
 };
@@ -77,7 +76,7 @@ pub(super) fn check(sql: &str) -> Result<(), Error> {
         return Ok(());
     }
     // What is no SQL is for the parser to say.
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return Ok(()) };
+    let Ok(tokens) = Tokenizer::new(&common::sql::Dialect, sql).tokenize() else { return Ok(()) };
     match links(&tokens) {
         links if links <= DEPTH_MAX => Ok(()),
         links => Err(Error::refused(

@@ -1,0 +1,261 @@
+//! After types are coerced: what would wrap, cut, compare bits, or depend on how rows are batched is replaced.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::datatypes::DataType,
+    common::{
+        Column, DFSchema,
+        config::ConfigOptions,
+        tree_node::{Transformed, TransformedResult, TreeNode},
+    },
+    error::Result,
+    logical_expr::{
+        Aggregate, Expr, ExprSchemable, Filter, LogicalPlan, Operator,
+        expr::{AggregateFunction, Between, BinaryExpr, Cast, InList, Sort, TryCast, WindowFunction},
+    },
+    optimizer::{
+        AnalyzerRule, ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule, push_down_filter::PushDownFilter,
+    },
+};
+
+use super::{
+    arithmetic, casts, conditions, floats,
+    meaning::{column, is_comparison, rewrite},
+};
+
+/// The rule.
+#[derive(Debug)]
+pub(super) struct Exact;
+
+impl AnalyzerRule for Exact {
+    fn name(&self) -> &'static str {
+        "lamina_exact"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(exact).data()
+    }
+}
+
+/// Filters that the optimizer has put together decide row by row again.
+#[derive(Debug)]
+struct Guarded;
+
+impl OptimizerRule for Guarded {
+    fn name(&self) -> &'static str {
+        "lamina_guarded"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::BottomUp)
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let LogicalPlan::Filter(filter) = plan else { return Ok(Transformed::no(plan)) };
+        let guarded = conditions::guard(filter.predicate, filter.input.schema())?;
+        let transformed = guarded.transformed;
+        let filter = LogicalPlan::Filter(Filter::try_new(guarded.data, filter.input)?);
+        Ok(if transformed { Transformed::yes(filter) } else { Transformed::no(filter) })
+    }
+}
+
+/// DataFusion's rule, but that no filter goes below an aggregate without keys: it has a row whatever there is below it.
+#[derive(Debug)]
+struct AboveAggregates(PushDownFilter);
+
+impl OptimizerRule for AboveAggregates {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        if let LogicalPlan::Filter(filter) = &plan
+            && let LogicalPlan::Aggregate(aggregate) = filter.input.as_ref()
+            && aggregate.group_expr.is_empty()
+        {
+            return Ok(Transformed::no(plan));
+        }
+        self.0.rewrite(plan, config)
+    }
+}
+
+/// DataFusion's rules for logical plans, as far as they keep what a query means, and ours.
+pub(super) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules = Optimizer::new().rules;
+    for rule in &mut rules {
+        if rule.name() == PushDownFilter::new().name() {
+            *rule = Arc::new(AboveAggregates(PushDownFilter::new()));
+        }
+    }
+    rules.push(Arc::new(Guarded));
+    rules
+}
+
+fn exact(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
+    // What a node gives out, or puts in order or in groups, is compared somewhere above it or by itself.
+    let compared_whole = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Sort(_));
+    let is_canonical = |column: &Column| inputs.iter().any(|input| holds_canonical(input, column));
+    rewrite(plan, &|expr, schema| {
+        let mut expr = expr.transform_up(|part| exact_part(part, schema, &is_canonical))?;
+        if compared_whole && !matches!(expr.data.clone().unalias(), Expr::AggregateFunction(_)) {
+            expr = expr.transform_data(|expr| whole(expr, schema, &is_canonical))?;
+        }
+        expr.transform_data(|expr| conditions::guard(expr, schema))
+    })
+}
+
+type IsCanonical<'a> = &'a dyn Fn(&Column) -> bool;
+
+fn exact_part(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> Result<Transformed<Expr>> {
+    let one = |expr: Expr| canonical(expr, schema, is_canonical);
+    Ok(match expr {
+        Expr::BinaryExpr(binary) if is_arithmetic(binary.op) => return arithmetic(binary, schema),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
+            let (left, right) = (one(*left)?, one(*right)?);
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let (expr, low, high) = (one(*expr)?, one(*low)?, one(*high)?);
+            Transformed::yes(Expr::Between(Between::new(Box::new(expr), negated, Box::new(low), Box::new(high))))
+        }
+        Expr::InList(InList { expr, list, negated }) => {
+            let list: Result<Vec<Expr>> = list.into_iter().map(one).collect();
+            Transformed::yes(Expr::InList(InList::new(Box::new(one(*expr)?), list?, negated)))
+        }
+        Expr::Negative(expr) if expr.get_type(schema).is_ok_and(|of| arithmetic::wraps(&of)) => {
+            Transformed::yes(arithmetic::negated(*expr))
+        }
+        Expr::Cast(Cast { expr, field }) => {
+            let from = expr.get_type(schema)?;
+            let rounded = casts::rounded(&expr, &from, field.data_type());
+            let expr = rounded.unwrap_or(*expr);
+            Transformed::yes(Expr::Cast(Cast { expr: Box::new(expr), field }))
+        }
+        Expr::TryCast(TryCast { expr, field }) => {
+            let from = expr.get_type(schema)?;
+            let rounded = casts::rounded(&expr, &from, field.data_type());
+            let expr = rounded.unwrap_or(*expr);
+            Transformed::yes(Expr::TryCast(TryCast { expr: Box::new(expr), field }))
+        }
+        Expr::AggregateFunction(call) => Transformed::yes(aggregate(call, schema, is_canonical)?),
+        Expr::WindowFunction(window) => {
+            let WindowFunction { fun, mut params } = *window;
+            let keys: Result<Vec<Expr>> = params.partition_by.into_iter().map(one).collect();
+            params.partition_by = keys?;
+            params.order_by = sorted(params.order_by, schema, is_canonical)?;
+            Transformed::yes(Expr::from(WindowFunction { fun, params }))
+        }
+        other => Transformed::no(other),
+    })
+}
+
+fn is_arithmetic(op: Operator) -> bool {
+    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
+}
+
+fn arithmetic(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
+    Ok(match arithmetic::wraps(&left) && arithmetic::wraps(&right) {
+        true => Transformed::yes(arithmetic::checked(*binary.left, binary.op, *binary.right)),
+        false => Transformed::no(Expr::BinaryExpr(binary)),
+    })
+}
+
+fn aggregate(call: AggregateFunction, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> Result<Expr> {
+    let AggregateFunction { func, mut params } = call;
+    if params.distinct || matches!(func.name(), "array_agg" | "approx_distinct" | "median") {
+        let arguments: Result<Vec<Expr>> =
+            params.args.into_iter().map(|argument| canonical(argument, schema, is_canonical)).collect();
+        params.args = arguments?;
+    }
+    params.order_by = sorted(params.order_by, schema, is_canonical)?;
+    if let Some(filter) = &params.filter {
+        let only = |argument: Expr| conditions::filtered(argument, filter, schema);
+        let arguments: Result<Vec<Expr>> = params.args.into_iter().map(only).collect();
+        params.args = arguments?;
+        let keys: Result<Vec<Sort>> =
+            params.order_by.into_iter().map(|key| Ok(Sort { expr: only(key.expr)?, ..key })).collect();
+        params.order_by = keys?;
+    }
+    Ok(Expr::AggregateFunction(AggregateFunction { func, params }))
+}
+
+fn sorted(keys: Vec<Sort>, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> Result<Vec<Sort>> {
+    keys.into_iter().map(|key| Ok(Sort { expr: canonical(key.expr, schema, is_canonical)?, ..key })).collect()
+}
+
+/// A whole expression of a node, under its alias if it has one.
+fn whole(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> Result<Transformed<Expr>> {
+    if let Expr::Alias(mut alias) = expr {
+        let inner = whole(*alias.expr, schema, is_canonical)?;
+        let transformed = inner.transformed;
+        alias.expr = Box::new(inner.data);
+        return Ok(Transformed::new(
+            Expr::Alias(alias),
+            transformed,
+            datafusion::common::tree_node::TreeNodeRecursion::Continue,
+        ));
+    }
+    let one = canonical(expr, schema, is_canonical)?;
+    Ok(Transformed::yes(one))
+}
+
+/// `expr` with one zero and one NaN, if it is a floating-point number that may have more.
+fn canonical(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> Result<Expr> {
+    if matches!(expr, Expr::GroupingSet(_)) || floats::is_canonical(&expr) && !matches!(expr, Expr::Literal(..)) {
+        return Ok(expr);
+    }
+    if !matches!(expr.get_type(schema), Ok(DataType::Float32 | DataType::Float64)) {
+        return Ok(expr);
+    }
+    Ok(match column(&expr) {
+        Some(column) if is_canonical(column) => expr,
+        _ => floats::canonical(expr),
+    })
+}
+
+/// Whether a column of a plan's is known to have one zero and one NaN: events have, and so has whatever a projection or
+/// a group key gives out.
+fn holds_canonical(plan: &LogicalPlan, column: &Column) -> bool {
+    plan.schema().maybe_index_of_column(column).is_some_and(|place| holds_at(plan, place))
+}
+
+fn holds_at(plan: &LogicalPlan, place: usize) -> bool {
+    match plan {
+        LogicalPlan::TableScan(_) | LogicalPlan::Projection(_) => true,
+        LogicalPlan::Aggregate(Aggregate { group_expr, .. }) => {
+            place < group_expr.len() && !group_expr.iter().any(|key| matches!(key, Expr::GroupingSet(_)))
+        }
+        LogicalPlan::Filter(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Subquery(_)
+        | LogicalPlan::Repartition(_)
+        | LogicalPlan::Distinct(_) => plan.inputs().first().is_some_and(|input| holds_at(input, place)),
+        LogicalPlan::Union(union) => union.inputs.iter().all(|input| holds_at(input, place)),
+        LogicalPlan::Join(join) => {
+            let left = join.left.schema().fields().len();
+            let only_left = plan.schema().fields().len() <= left;
+            match place < left || only_left {
+                true => holds_at(&join.left, place),
+                false => holds_at(&join.right, place - left),
+            }
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,62 @@
+//! What DataFusion's planner has no words for, written in words that it has.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, VisitMut, VisitorMut,
+};
+
+/// Rewrites a statement, or any part of one, before it is planned.
+pub fn prepare(sql: &mut impl VisitMut) {
+    let _: ControlFlow<()> = VisitMut::visit(sql, &mut Words);
+}
+
+/// An expression as [`prepare`] leaves it.
+pub fn prepare_expr(expr: &Expr) -> Expr {
+    let mut expr = expr.clone();
+    prepare(&mut expr);
+    expr
+}
+
+struct Words;
+
+impl VisitorMut for Words {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            // DataFusion keeps the instant and changes how it is shown; in SQL it is the local time, or the instant of it.
+            Expr::AtTimeZone { timestamp, time_zone } => {
+                let (time, zone) = ((**timestamp).clone(), (**time_zone).clone());
+                *expr = call("timezone", vec![zone, time]);
+            }
+            // `^` is a power, not a bitwise operator, which is `#`.
+            Expr::BinaryOp { left, op: BinaryOperator::BitwiseXor, right } => {
+                let arguments = [left, right].map(|side| double((**side).clone()));
+                *expr = call("power", arguments.to_vec());
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn double(expr: Expr) -> Expr {
+    let data_type = DataType::Double(ExactNumberInfo::None);
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
