@@ -25,7 +25,6 @@ use sqlparser::{ast::Query, tokenizer::Location};
 use crate::{catalog::Dataset, statement};
 
 mod failed;
-mod fallible;
 mod groups;
 mod plan;
 mod prepare;

@@ -21,6 +21,7 @@ mod casts;
 mod conditions;
 mod dialect;
 mod exact;
+mod fallible;
 mod floats;
 mod meaning;
 mod prepare;
@@ -28,6 +29,7 @@ mod times;
 mod types;
 
 pub use dialect::Dialect;
+pub(crate) use fallible::{may_fail, row_may_fail};
 pub use floats::{canonical_f32, canonical_f64};
 pub use prepare::{prepare, prepare_expr};
 

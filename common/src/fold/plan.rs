@@ -30,13 +30,15 @@ use sqlparser::ast::{Query, Statement as Sql};
 
 use super::{
     FAILED, Fold, HAVING, Refusal,
-    fallible::row_may_fail,
     prepare::{Prepared, PreparedColumn, parts_of},
     refuse,
     rows::{Computed, Rows},
     stored::stored_type,
 };
-use crate::{catalog::Dataset, sql};
+use crate::{
+    catalog::Dataset,
+    sql::{self, row_may_fail},
+};
 
 /// Where an event is, and when it was logged.
 const POSITION: [&str; 3] = ["_partition", "_offset", "_timestamp"];

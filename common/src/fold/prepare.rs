@@ -8,7 +8,7 @@ use datafusion::{
     logical_expr::{Expr, expr::AggregateFunction, utils::split_conjunction},
 };
 
-use super::fallible::may_fail;
+use crate::sql::may_fail;
 
 /// The columns while they are being found, each once.
 pub(super) struct Prepared<'a> {

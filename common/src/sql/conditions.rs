@@ -14,21 +14,23 @@ use datafusion::{
     logical_expr::{Expr, ExprSchemable, Operator, cast, lit, when},
 };
 
-use super::floats;
+use super::fallible::may_fail;
 
 /// Makes every `AND` and `OR` of an expression decide row by row.
 pub(super) fn guard(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_down(|expr| {
         let Expr::BinaryExpr(binary) = &expr else { return Ok(Transformed::no(expr)) };
         let op = binary.op;
-        if !matches!(op, Operator::And | Operator::Or) || !can_fail(&expr, schema) {
+        if !matches!(op, Operator::And | Operator::Or) || !may_fail(&expr, schema)? {
             return Ok(Transformed::no(expr));
         }
         let mut links = Vec::new();
         flatten(expr, op, &mut links);
         let guarded: Result<Vec<Expr>> = links.into_iter().map(|link| Ok(guard(link, schema)?.data)).collect();
-        let (mut fallible, mut sure): (Vec<Expr>, Vec<Expr>) =
-            guarded?.into_iter().partition(|link| can_fail(link, schema));
+        let (mut fallible, mut sure) = (Vec::new(), Vec::new());
+        for link in guarded? {
+            if may_fail(&link, schema)? { fallible.push(link) } else { sure.push(link) }
+        }
         if let [only] = fallible.as_slice()
             && is_guarded(only, op, &sure)
         {
@@ -98,7 +100,7 @@ fn truth(condition: Expr, expr: Expr, otherwise: bool) -> Result<Expr> {
 
 /// An aggregate's argument, computed only for the rows that its `FILTER` lets through.
 pub(super) fn filtered(argument: Expr, filter: &Expr, schema: &DFSchema) -> Result<Expr> {
-    if !can_fail(&argument, schema) {
+    if !may_fail(&argument, schema)? {
         return Ok(argument);
     }
     if argument.get_type(schema)? == DataType::Boolean {
@@ -106,81 +108,4 @@ pub(super) fn filtered(argument: Expr, filter: &Expr, schema: &DFSchema) -> Resu
         return Ok(cast(number, DataType::Boolean));
     }
     when(filter.clone(), argument).end()
-}
-
-/// Whether computing an expression can fail for some row.
-pub(super) fn can_fail(expr: &Expr, schema: &DFSchema) -> bool {
-    let mut fails = false;
-    let visited = expr.apply(|part| {
-        fails = match part {
-            Expr::Column(_)
-            | Expr::OuterReferenceColumn(..)
-            | Expr::Literal(..)
-            | Expr::Alias(_)
-            | Expr::Not(_)
-            | Expr::IsNull(_)
-            | Expr::IsNotNull(_)
-            | Expr::IsTrue(_)
-            | Expr::IsFalse(_)
-            | Expr::IsUnknown(_)
-            | Expr::IsNotTrue(_)
-            | Expr::IsNotFalse(_)
-            | Expr::IsNotUnknown(_)
-            | Expr::Between(_)
-            | Expr::InList(_)
-            | Expr::Like(_)
-            | Expr::Case(_)
-            | Expr::TryCast(_)
-            | Expr::InSubquery(_)
-            | Expr::Exists(_) => false,
-            Expr::BinaryExpr(binary) => !matches!(
-                binary.op,
-                Operator::Eq
-                    | Operator::NotEq
-                    | Operator::Lt
-                    | Operator::LtEq
-                    | Operator::Gt
-                    | Operator::GtEq
-                    | Operator::And
-                    | Operator::Or
-                    | Operator::IsDistinctFrom
-                    | Operator::IsNotDistinctFrom
-                    | Operator::StringConcat
-            ),
-            Expr::Cast(cast) => {
-                cast.expr.get_type(schema).map_or(true, |from| !is_total(&from, cast.field.data_type()))
-            }
-            Expr::ScalarFunction(_) => !floats::is_canonical(part),
-            _ => true,
-        };
-        Ok(if fails { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    });
-    fails || visited.is_err()
-}
-
-/// Whether a cast has a value for every value.
-fn is_total(from: &DataType, to: &DataType) -> bool {
-    use DataType as T;
-    let digits = |data_type: &T| match data_type {
-        T::Int8 => Some((3, 0)),
-        T::Int16 => Some((5, 0)),
-        T::Int32 => Some((10, 0)),
-        T::Int64 => Some((19, 0)),
-        T::Decimal128(precision, scale) | T::Decimal256(precision, scale) => {
-            Some((i16::from(*precision) - i16::from(*scale), i16::from(*scale)))
-        }
-        _ => None,
-    };
-    match (from, to) {
-        (from, to) if from == to => true,
-        (T::Boolean, T::Int8) | (T::Int8, T::Boolean) | (T::Float32, T::Float64) => true,
-        (from, T::Float64 | T::Utf8) if digits(from).is_some() => true,
-        (T::Boolean | T::Float32 | T::Float64, T::Utf8) => true,
-        (T::Int8, T::Int16 | T::Int32 | T::Int64) | (T::Int16, T::Int32 | T::Int64) | (T::Int32, T::Int64) => true,
-        (from, T::Decimal128(..) | T::Decimal256(..)) => match (digits(from), digits(to)) {
-            (Some((from, from_scale)), Some((to, to_scale))) => from <= to && from_scale <= to_scale,
-            _ => false,
-        },
-        _ => false,
-    }
 }

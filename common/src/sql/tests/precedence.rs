@@ -56,7 +56,7 @@ fn every_pair_of_operators() {
             }
         }
         let between = format!("a {first} b BETWEEN c AND d");
-        match level(first) <= level("LIKE") - 1 {
+        match level(first) < level("LIKE") {
             true => check(&between, &format!("(a {first} b) BETWEEN c AND d")),
             false if first.contains("LIKE") => {}
             false => check(&between, &format!("a {first} (b BETWEEN c AND d)")),

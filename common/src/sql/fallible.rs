@@ -11,12 +11,12 @@ const TOTAL: &[&str] =
     &["btrim", "character_length", "coalesce", "concat", "lower", "ltrim", "nullif", "rtrim", "starts_with", "upper"];
 
 /// Whether computing `expr` may fail for some row. What is not known to be total may.
-pub(super) fn may_fail(expr: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
+pub(crate) fn may_fail(expr: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
     expr.exists(|part| part_may_fail(part, schema))
 }
 
 /// The same of what an aggregate computes of a row, where `expr` is one.
-pub(super) fn row_may_fail(expr: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
+pub(crate) fn row_may_fail(expr: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
     expr.exists(|part| Ok(!matches!(part, Expr::AggregateFunction(_)) && part_may_fail(part, schema)?))
 }
 
@@ -35,6 +35,10 @@ fn part_may_fail(part: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
         | Expr::IsNotFalse(_)
         | Expr::IsUnknown(_)
         | Expr::IsNotUnknown(_)
+        | Expr::OuterReferenceColumn(..)
+        | Expr::InSubquery(_)
+        | Expr::Exists(_)
+        | Expr::TryCast(_)
         | Expr::Case(_) => false,
         Expr::Like(like) => !matches!(like.pattern.as_ref(), Expr::Literal(..)),
         Expr::Between(between) => between.expr.get_type(schema)?.is_nested(),
@@ -52,7 +56,7 @@ fn part_may_fail(part: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
             _ => true,
         },
         Expr::Cast(cast) => !is_widening(&cast.expr.get_type(schema)?, cast.field.data_type()),
-        Expr::ScalarFunction(call) => !TOTAL.contains(&call.name()),
+        Expr::ScalarFunction(call) => !TOTAL.contains(&call.name()) && !super::floats::is_canonical(part),
         _ => true,
     })
 }
@@ -69,6 +73,7 @@ fn is_widening(from: &DataType, to: &DataType) -> bool {
     };
     match (from, to) {
         (from, to) if from == to => true,
+        (T::Boolean, T::Int8) | (T::Int8, T::Boolean) => true,
         (T::Int8 | T::Int16 | T::Int32 | T::Int64, T::Int8 | T::Int16 | T::Int32 | T::Int64) => {
             digits(from) <= digits(to)
         }
