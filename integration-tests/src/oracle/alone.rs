@@ -10,9 +10,10 @@ use datafusion::{
     arrow::{
         array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array},
         compute::{cast, concat, concat_batches, filter_record_batch},
-        datatypes::Schema,
+        datatypes::{Field, Schema, SchemaRef},
     },
-    logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, when},
+    datasource::MemTable,
+    logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, ident, lit, when},
     prelude::SessionContext,
 };
 
@@ -36,21 +37,47 @@ impl Parts {
         Ok(Self { outputs: projection.expr.clone(), having, aggregate: aggregate.clone() })
     }
 
-    /// What is computed of each event.
-    fn of_a_row(&self) -> Result<Vec<Expr>> {
-        let mut wanted = self.aggregate.group_expr.clone();
+    /// What is computed of each event, and the group keys and aggregates over that.
+    fn of_a_row(&self) -> Result<(Vec<Expr>, Vec<Expr>, Vec<Expr>)> {
+        let mut computed = vec![lit(0).alias("c0")];
+        let mut column = |expr: Expr| {
+            let name = format!("c{}", computed.len());
+            computed.push(expr.alias(&name));
+            ident(name)
+        };
+        let keys: Vec<Expr> = self.aggregate.group_expr.iter().cloned().map(&mut column).collect();
+        let mut aggregates = Vec::new();
         for expr in &self.aggregate.aggr_expr {
-            let Expr::AggregateFunction(call) = expr.clone().unalias() else { bail!("`{expr}` is no aggregate") };
-            let sorted = call.params.order_by.into_iter().map(|key| key.expr);
-            for argument in call.params.args.into_iter().chain(sorted) {
-                wanted.push(match &call.params.filter {
-                    Some(filter) => when(filter.as_ref().clone(), argument).end()?,
-                    None => argument,
-                });
-            }
+            let Expr::AggregateFunction(mut call) = expr.clone().unalias() else { bail!("`{expr}` is no aggregate") };
+            let filter = call.params.filter.take();
+            // Only where the filter is true something is asked of a row.
+            let mut asked = |expr: &mut Expr| -> Result<()> {
+                if !expr.column_refs().is_empty() {
+                    let own = std::mem::replace(expr, lit(0));
+                    *expr = column(match &filter {
+                        Some(filter) => when(filter.as_ref().clone(), own).end()?,
+                        None => own,
+                    });
+                }
+                Ok(())
+            };
+            call.params.args.iter_mut().try_for_each(&mut asked)?;
+            call.params.order_by.iter_mut().try_for_each(|key| asked(&mut key.expr))?;
+            call.params.filter = filter.map(|filter| Box::new(column(*filter)));
+            aggregates.push(Expr::AggregateFunction(call).alias(format!("a{}", aggregates.len())));
         }
-        Ok(wanted.into_iter().enumerate().map(|(i, expr)| expr.alias(format!("c{i}"))).collect())
+        Ok((computed, keys, aggregates))
     }
+}
+
+/// The events of a table that `context` has one of, as one plan computes them.
+async fn computed(context: &SessionContext, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let parts = Parts::of(context, sql).await?;
+    let plan = LogicalPlanBuilder::from(parts.aggregate.input.as_ref().clone()).project(parts.of_a_row()?.0)?;
+    let frame = context.execute_logical_plan(plan.build()?).await?;
+    let schema = frame.clone().create_physical_plan().await?.schema();
+    let fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    Ok((Arc::new(Schema::new(fields)), frame.collect().await?))
 }
 
 /// The rows of the view `sql` over `events` of `table`, which `context` does not have yet.
@@ -61,27 +88,29 @@ pub(super) async fn rows(
     sql: &str,
     schema: &Arc<Schema>,
 ) -> Result<RecordBatch> {
-    let mut good = vec![events.slice(0, 0)];
+    context.register_batch(table, events.slice(0, 0))?;
+    let (columns, _) = computed(context, sql).await?;
+    let mut good = Vec::new();
     for row in (0..events.num_rows()).map(|row| events.slice(row, 1)) {
         context.deregister_table(table)?;
-        context.register_batch(table, row.clone())?;
-        let parts = Parts::of(context, sql).await?;
-        let computed = LogicalPlanBuilder::from(parts.aggregate.input.as_ref().clone()).project(parts.of_a_row()?)?;
-        if context.execute_logical_plan(computed.build()?).await?.collect().await.is_ok() {
-            good.push(row);
+        context.register_batch(table, row)?;
+        for batch in computed(context, sql).await.map(|(_, batches)| batches).unwrap_or_default() {
+            good.push(RecordBatch::try_new(columns.clone(), batch.columns().to_vec())?);
         }
     }
-    context.deregister_table(table)?;
-    context.register_batch(table, concat_batches(&events.schema(), &good)?)?;
-    let Parts { outputs, having, aggregate } = Parts::of(context, sql).await?;
+    let parts = Parts::of(context, sql).await?;
+    let (_, keys, aggregates) = parts.of_a_row()?;
+    let Parts { outputs, having, aggregate } = parts;
     let over = aggregate.schema.clone();
-    let groups = context.execute_logical_plan(LogicalPlan::Aggregate(aggregate)).await?.collect().await?;
-    let first = groups.first().map(RecordBatch::schema).unwrap_or_else(|| over.inner().clone());
-    let groups = concat_batches(&first, &groups)?;
+    context.register_table("computed", Arc::new(MemTable::try_new(columns, vec![good])?))?;
+    let plan = LogicalPlanBuilder::from(context.table("computed").await?.into_unoptimized_plan());
+    let frame = context.execute_logical_plan(plan.aggregate(keys, aggregates)?.build()?).await?;
+    let grouped = frame.clone().create_physical_plan().await?.schema();
+    let groups = concat_batches(&grouped, &frame.collect().await?)?;
     let mut columns: Vec<ArrayRef> = Vec::new();
     for (expr, field) in outputs.iter().chain(&having).zip(schema.fields().iter().map(Some).chain([None])) {
         let expr = context.create_physical_expr(expr.clone().unalias(), &over)?;
-        let own = expr.data_type(groups.schema_ref())?;
+        let own = expr.data_type(over.as_arrow())?;
         let wanted = field.map_or(&own, |field| field.data_type());
         let mut values = vec![new_null_array(wanted, 0)];
         for group in (0..groups.num_rows()).map(|row| groups.slice(row, 1)) {
