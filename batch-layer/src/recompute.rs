@@ -13,7 +13,7 @@ use std::{
 use common::{
     catalog::View,
     fault::chain,
-    fold::{Collector, Failed},
+    fold::{Collector, Failed, is_unplaced},
     master::{self, Version},
     position::Partition,
     storage::{self, scan::Scan, table::DataFile},
@@ -186,9 +186,22 @@ impl Recompute {
         Err(Error::TooOld { view: self.view.name.clone(), wanted: version.batch_version, waited })
     }
 
+    /// Where no event has failed before, none is expected, and positions are not read. Nothing has been written when one
+    /// fails all the same.
     async fn compute(&self) -> Result<Computed, Error> {
+        let fold = &self.view.fold;
+        if self.last.as_ref().is_none_or(|last| last.failed_events == 0) {
+            match self.compute_of(fold.unplaced_projection()).await {
+                Err(Error::Compute(error)) if is_unplaced(&error) => {}
+                outcome => return outcome,
+            }
+        }
+        self.compute_of(fold.projection()).await
+    }
+
+    async fn compute_of(&self, projection: &[usize]) -> Result<Computed, Error> {
         let context = self.task_context()?;
-        let scan = self.scan(&context)?;
+        let scan = self.scan(projection, &context)?;
         let failed = Collector::default();
         let plan = self.plan(scan.clone(), &failed)?;
         let (view, table, first_put) = (self.view.clone(), self.table.clone(), self.first_put.clone());
@@ -219,7 +232,7 @@ impl Recompute {
         Ok(Arc::new(TaskContext::default().with_session_config(config).with_runtime(runtime)))
     }
 
-    fn scan(&self, context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>, Error> {
+    fn scan(&self, projection: &[usize], context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>, Error> {
         let dataset = &self.view.dataset;
         let files: Vec<DataFile> = self.at.files.iter().map(|file| (**file).clone()).collect();
         let table = master::table(&self.context.storage, &dataset.name)?;
@@ -227,7 +240,7 @@ impl Recompute {
             table: table.path(),
             schema: dataset.schema.clone(),
             files: &files,
-            projection: Some(self.view.fold.projection().to_vec()),
+            projection: Some(projection.to_vec()),
             // Nothing is skipped, so that what was read can be counted.
             predicate: None,
             limit: None,

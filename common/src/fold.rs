@@ -36,7 +36,7 @@ mod stored;
 use rows::Rows;
 
 pub use failed::{Collector, Failed, FailedEvent};
-pub use rows::{is_of_values, panicked};
+pub use rows::{is_of_values, is_unplaced, panicked};
 pub use stored::{from_stored, to_stored};
 
 #[cfg(test)]
@@ -133,6 +133,12 @@ impl Fold {
     /// Which columns of the dataset's `schema` are read, in the order of [`Fold::input`].
     pub fn projection(&self) -> &[usize] {
         &self.projection
+    }
+
+    /// Those of them that rows are computed with. Without the others, which say where an event is, a failed event is an
+    /// error ([`is_unplaced`]): mostly there is none, and they are read for nothing.
+    pub fn unplaced_projection(&self) -> &[usize] {
+        &self.projection[..self.rows.width]
     }
 
     /// The columns that `partial` takes.

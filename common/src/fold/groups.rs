@@ -12,6 +12,7 @@ use std::{
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array},
+        buffer::BooleanBuffer,
         compute::{concat, nullif},
         datatypes::DataType,
     },
@@ -77,7 +78,7 @@ impl Fold {
 
 fn mask(rows: usize, failed: &BTreeSet<usize>) -> BooleanArray {
     if failed.is_empty() {
-        return BooleanArray::from(vec![false; rows]);
+        return BooleanArray::new(BooleanBuffer::new_unset(rows), None);
     }
     (0..rows).map(|row| Some(failed.contains(&row))).collect()
 }

@@ -55,6 +55,16 @@ pub(super) struct Computed {
     pub(super) only_where: Option<usize>,
 }
 
+/// Why a row that fails is an error after all: nobody could say which one it is.
+#[derive(Debug, thiserror::Error)]
+#[error("an event cannot be computed, and positions were not read")]
+struct Unplaced;
+
+/// Whether an event could not be computed whose position was not read.
+pub fn is_unplaced(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::External(source) if source.is::<Unplaced>())
+}
+
 /// What could not be computed.
 struct Failure<'a> {
     of: &'a Computed,
@@ -83,6 +93,9 @@ impl Rows {
         let Some(position) = self.position.filter(|_| is_of_values(&failure.error)) else {
             return Err(failure.error);
         };
+        if position.iter().any(|&column| column >= rows.num_columns()) {
+            return Err(DataFusionError::External(Box::new(Unplaced)));
+        }
         if rows.num_rows() == 1 {
             failed.add(failure.event(rows, position));
             return Ok(());

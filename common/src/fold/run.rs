@@ -27,8 +27,8 @@ use super::{
 };
 
 impl Fold {
-    /// Rows → states; a group may come out more than once. `input` has the columns of [`Fold::input`]. Failed events go
-    /// to `failed` while the plan runs.
+    /// Rows → states; a group may come out more than once. `input` has the columns of [`Fold::projection`], or of
+    /// [`Fold::unplaced_projection`]. Failed events go to `failed` while the plan runs.
     pub fn partial_plan(&self, input: Arc<dyn ExecutionPlan>, failed: &Collector) -> Result<Arc<dyn ExecutionPlan>> {
         self.aggregated(Arc::new(RowsExec::new(self.rows.clone(), input, failed.clone())))
     }

@@ -5,16 +5,17 @@ use datafusion::{
         datatypes::{DataType, Schema},
         record_batch::RecordBatch,
     },
+    datasource::memory::MemorySourceConfig,
     execution::TaskContext,
     logical_expr::ColumnarValue,
     physical_expr::expressions::Column,
-    physical_plan::PhysicalExpr,
+    physical_plan::{PhysicalExpr, collect},
 };
 
 use super::*;
 use crate::{
     catalog::Catalog,
-    fold::{Fold, HAVING},
+    fold::{Collector, Fold, HAVING},
     log::Chunk,
     values::{Decoder, output},
 };
@@ -168,6 +169,24 @@ async fn a_reason_says_what_with_which_values() {
     assert_eq!((newest[0].partition, newest[0].timestamp_us), (0, 1_004_000));
     assert!(newest[0].reason.contains("with `a` = `4`, `b` = `0`"), "{}", newest[0].reason);
     assert!(newest[0].reason.to_lowercase().contains("divide by zero"), "{}", newest[0].reason);
+}
+
+/// A stream without positions is enough until an event fails.
+#[tokio::test]
+async fn positions_are_asked_for_when_an_event_fails() {
+    for (select, is_enough) in [
+        ("SELECT count(*) AS n FROM e", true),
+        ("SELECT sum(a / b) AS s FROM e WHERE b <> 0", true),
+        ("SELECT sum(a / b) AS s FROM e", false),
+    ] {
+        let (fold, input) = planned(select);
+        let width = fold.unplaced_projection().len();
+        let rows = input.project(&(0..width).collect::<Vec<_>>()).unwrap();
+        let source = MemorySourceConfig::try_new_exec(&[vec![rows.clone()]], rows.schema(), None).unwrap();
+        let plan = fold.partial_plan(source, &Collector::default()).unwrap();
+        let states = collect(plan, Arc::new(TaskContext::default())).await;
+        assert_eq!(states.as_ref().map_err(is_unplaced).err(), (!is_enough).then_some(true), "{select}");
+    }
 }
 
 /// Panics where it is computed for a row whose `b` is 0.
