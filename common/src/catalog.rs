@@ -22,6 +22,7 @@ mod table;
 mod types;
 mod view;
 
+pub(crate) use canonical::folded;
 pub use canonical::quoted;
 pub use faults::{Faults, Flaw};
 use load::object_name;

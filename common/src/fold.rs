@@ -22,16 +22,21 @@ use datafusion::{
 };
 use sqlparser::{ast::Query, tokenizer::Location};
 
-use crate::{catalog::Dataset, statement};
+use crate::{calls, catalog::Dataset, statement};
 
+mod aggregates;
 mod failed;
 mod groups;
+mod ordered;
 mod plan;
+mod planned;
 mod prepare;
 mod refuse;
 mod rows;
 mod run;
+mod shape;
 mod stored;
+mod types;
 
 use rows::Rows;
 
@@ -124,10 +129,11 @@ impl Fold {
     /// Plans the fold of `query` over `dataset`. What cannot be folded exactly is refused.
     pub fn plan(dataset: &Arc<Dataset>, query: &Query) -> Result<Self, Refusal> {
         refuse::check(dataset, query)?;
-        statement::ignored::check(query, &plan::session().state())?;
-        let mut query = query.clone();
-        statement::plain::rewrite(&mut query)?;
-        plan::plan(dataset, &query)
+        let mut plain = query.clone();
+        calls::rewrite(&mut plain);
+        statement::ignored::check(&plain, &plan::session().state())?;
+        statement::plain::rewrite(&mut plain)?;
+        plan::plan(dataset, query, &plain)
     }
 
     /// Which columns of the dataset's `schema` are read, in the order of [`Fold::input`].

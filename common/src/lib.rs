@@ -7,6 +7,7 @@
 //! [`resources`], [`web`] and [`process`] are what every program needs around its work.
 
 pub mod access;
+pub mod calls;
 pub mod catalog;
 pub mod clock;
 pub mod fault;

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use sqlparser::{
     ast::{
-        Expr, Function, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, Statement, TableFactor, VisitMut,
-        VisitorMut,
+        Expr, Function, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, Statement, TableAlias,
+        TableFactor, VisitMut, VisitorMut,
     },
     keywords::RESERVED_FOR_COLUMN_ALIAS,
     parser::Parser,
@@ -14,7 +14,7 @@ use sqlparser::{
 use crate::sql::Dialect;
 
 /// A name as it is meant: lower case, unless it is quoted.
-pub(super) fn folded(name: &Ident) -> String {
+pub(crate) fn folded(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
@@ -80,6 +80,11 @@ impl Rename {
         *name = if quote { Ident::with_quote('"', meant) } else { Ident::new(meant) };
     }
 
+    fn alias(&self, alias: &mut TableAlias) {
+        self.name(&mut alias.name);
+        alias.columns.iter_mut().for_each(|column| self.name(&mut column.name));
+    }
+
     fn path(&self, path: &mut ObjectName) {
         for part in &mut path.0 {
             if let ObjectNamePart::Identifier(name) = part {
@@ -109,6 +114,13 @@ impl VisitorMut for Rename {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let Some(with) = &mut query.with {
+            with.cte_tables.iter_mut().for_each(|table| self.alias(&mut table.alias));
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         for item in &mut select.projection {
             if let SelectItem::ExprWithAlias { alias, .. } = item {
@@ -119,8 +131,8 @@ impl VisitorMut for Rename {
     }
 
     fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { alias: Some(alias), .. } = table {
-            self.name(&mut alias.name);
+        if let TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } = table {
+            self.alias(alias);
         }
         ControlFlow::Continue(())
     }

@@ -1,12 +1,12 @@
 //! From a view's query to the expressions of its fold.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::{DataType, Field, Schema, SchemaRef},
     common::{
-        Column, DFSchema, DataFusionError, Diagnostic, Result,
-        tree_node::{TreeNode, TreeNodeRecursion},
+        DFSchema, DataFusionError, Diagnostic, Result,
+        tree_node::{Transformed, TreeNode},
     },
     datasource::empty::EmptyTable,
     execution::{
@@ -14,8 +14,8 @@ use datafusion::{
         session_state::SessionState,
     },
     logical_expr::{
-        Aggregate, Expr, ExprSchemable, LogicalPlan, Volatility, expr::AggregateFunction,
-        physical_planning_context::PhysicalPlanningContext, utils::expr_to_columns,
+        Expr, ExprSchemable, LogicalPlan, cast, physical_planning_context::PhysicalPlanningContext,
+        utils::expr_to_columns,
     },
     physical_expr::{aggregate::LoweredAggregateBuilder, create_physical_expr, utils::collect_columns},
     physical_plan::{
@@ -30,14 +30,20 @@ use sqlparser::ast::{Query, Statement as Sql};
 
 use super::{
     FAILED, Fold, HAVING, Refusal,
+    aggregates::Aggregates,
+    planned,
     prepare::{Prepared, PreparedColumn, parts_of},
     refuse,
     rows::{Computed, Rows},
+    shape::{self, Shape},
     stored::stored_type,
+    types::{column_type, key_type},
 };
 use crate::{
+    calls,
     catalog::Dataset,
     sql::{self, row_may_fail},
+    values::sql_type_name,
 };
 
 /// Where an event is, and when it was logged.
@@ -49,182 +55,109 @@ pub(super) fn session() -> SessionContext {
     SessionContext::new_with_state(sql::session(config).build())
 }
 
-/// Plans the fold of a query that `refuse::check` has let through.
-pub(super) fn plan(dataset: &Arc<Dataset>, query: &Query) -> Result<Fold, Refusal> {
+/// Plans the fold of a query that `refuse::check` has let through: as it is written, and in words that DataFusion has.
+pub(super) fn plan(dataset: &Arc<Dataset>, written: &Query, query: &Query) -> Result<Fold, Refusal> {
     let context = session();
     let logical = logical_plan(&context, dataset, query).map_err(refusal)?;
-    let parts = Parts::of(&logical)?;
-    parts.check_names()?;
-    parts.check_functions()?;
-    let aggregate = parts.aggregate.clone();
-    let mut planned = sql::analyze(&context.state(), logical).map_err(refusal)?;
-    // Simplifying keeps the plan's shape; the expressions are what is wanted of it.
-    let parts = loop {
-        match Parts::of(&planned) {
-            Ok(parts) => break parts,
-            Err(_) if planned.inputs().len() == 1 => planned = planned.inputs()[0].clone(),
-            Err(refusal) => return Err(refusal),
-        }
-    };
-    debug_assert_eq!(aggregate.aggr_expr.len(), parts.aggregate.aggr_expr.len());
-    Lowering { dataset, state: context.state(), parts }.fold().map_err(refusal)?
+    let shape = Shape::of(&logical)?;
+    planned::check_names(&shape, written)?;
+    planned::check_functions(&shape)?;
+    let optimized = sql::analyze(&context.state(), logical).map_err(refusal)?;
+    let shape = Shape::of(&optimized)?;
+    Lowering { dataset, state: context.state(), shape }.fold().map_err(refusal)?
 }
 
-fn logical_plan(context: &SessionContext, dataset: &Arc<Dataset>, query: &Query) -> Result<LogicalPlan> {
+/// The plan of a query as it is written. Where casts make two names the same, they become part of the names.
+pub(super) fn logical_plan(context: &SessionContext, dataset: &Arc<Dataset>, query: &Query) -> Result<LogicalPlan> {
     context.register_table(dataset.name.as_str(), Arc::new(EmptyTable::new(dataset.schema.clone())))?;
+    context.register_udf(calls::typed());
     let mut query = query.clone();
     sql::prepare(&mut query);
-    let statement = Statement::Statement(Box::new(Sql::Query(Box::new(query))));
-    let planned = context.state().statement_to_plan(statement).now_or_never();
-    planned.unwrap_or_else(|| Err(DataFusionError::Internal("planning waited for something".to_owned())))
+    let plan = |query: Query| {
+        let statement = Statement::Statement(Box::new(Sql::Query(Box::new(query))));
+        let planned = context.state().statement_to_plan(statement).now_or_never();
+        planned.unwrap_or_else(|| Err(DataFusionError::Internal("planning waited for something".to_owned())))
+    };
+    plan(query.clone()).or_else(|error| {
+        calls::name_casts(&mut query);
+        plan(query).map_err(|_| error)
+    })
 }
 
-fn refusal(error: DataFusionError) -> Refusal {
+pub(super) fn refusal(error: DataFusionError) -> Refusal {
     let at = error.diagnostic().and_then(|Diagnostic { span, .. }| *span).and_then(|span| {
         let spans = datafusion::common::Spans(vec![span]);
         refuse::first_location(&spans)
     });
-    Refusal {
-        reason: error.strip_backtrace(),
-        hint: "see the columns of the dataset and DataFusion's SQL reference".to_owned(),
-        at,
-    }
+    let (reason, hint) = said(&error.strip_backtrace());
+    Refusal { reason, hint, at }
 }
 
-fn refused(reason: impl Into<String>, hint: impl Into<String>) -> Refusal {
+/// DataFusion's message as we would say it, and what to write instead.
+fn said(message: &str) -> (String, String) {
+    let message = message.split("\nThis issue was likely caused by a bug").next().unwrap_or(message);
+    let quoted = |after: &str| message.split_once(after).and_then(|(_, rest)| rest.split('\'').next());
+    if let Some(function) = quoted("Invalid function '") {
+        let near = || quoted("Did you mean '").map(|near| format!("did you mean `{near}`?"));
+        let hint = calls::instead_of(function).map(str::to_owned).or_else(near);
+        let hint = hint.unwrap_or_else(|| "see DataFusion's SQL reference for its functions".to_owned());
+        return (format!("there is no function `{function}`"), hint);
+    }
+    if let Some(function) = quoted("a call to '") {
+        let hint = match function {
+            "avg" | "sum" | "median" | "stddev" | "var" => {
+                "cast it to a number: `CAST(x AS INT)` for a BOOLEAN, `date_part('epoch', x)` for a time"
+            }
+            _ => "cast its arguments: `CAST(x AS …)`",
+        };
+        return (format!("`{function}` does not take arguments of these types"), hint.to_owned());
+    }
+    if message.contains("NULLS are not permitted") {
+        let reason = message.strip_prefix("Error during planning: ").unwrap_or(message).to_owned();
+        return (reason, "write `FILTER (WHERE x IS NOT NULL)` after it".to_owned());
+    }
+    let reason = message.strip_prefix("Error during planning: ").unwrap_or(message).to_owned();
+    (reason, "see the columns of the dataset and DataFusion's SQL reference".to_owned())
+}
+
+pub(super) fn refused(reason: impl Into<String>, hint: impl Into<String>) -> Refusal {
     Refusal { reason: reason.into(), hint: hint.into(), at: None }
-}
-
-/// The parts of a view's plan: outputs over `HAVING` over the aggregate over `WHERE` over the dataset.
-struct Parts {
-    outputs: Vec<Expr>,
-    names: Vec<String>,
-    having: Option<Expr>,
-    aggregate: Aggregate,
-    predicate: Option<Expr>,
-}
-
-impl Parts {
-    fn of(plan: &LogicalPlan) -> Result<Self, Refusal> {
-        let no_aggregate = || {
-            refused(
-                "a view needs group keys or aggregates",
-                "write `SELECT key, count(*) AS n FROM … GROUP BY key`; to read single events, query the dataset",
-            )
-        };
-        let LogicalPlan::Projection(projection) = plan else { return Err(no_aggregate()) };
-        let names = projection.schema.fields().iter().map(|field| field.name().clone()).collect();
-        let (having, below) = match projection.input.as_ref() {
-            LogicalPlan::Filter(filter) => (Some(filter.predicate.clone()), filter.input.as_ref()),
-            other => (None, other),
-        };
-        let LogicalPlan::Aggregate(aggregate) = below else { return Err(no_aggregate()) };
-        let predicate = match aggregate.input.as_ref() {
-            LogicalPlan::Filter(filter) => Some(filter.predicate.clone()),
-            _ => None,
-        };
-        Ok(Self { outputs: projection.expr.clone(), names, having, aggregate: aggregate.clone(), predicate })
-    }
-
-    /// Delta has its own idea of a column's name, and a name that nobody chose is no name to query by.
-    fn check_names(&self) -> Result<(), Refusal> {
-        let mut seen = std::collections::BTreeSet::new();
-        for (name, output) in self.names.iter().zip(&self.outputs) {
-            let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
-            if !plain {
-                return Err(refused(
-                    format!("column `{name}` has no name of its own"),
-                    format!("write `{output} AS some_name`"),
-                ));
-            }
-            if name.starts_with('_') {
-                return Err(refused(
-                    format!("column `{name}`: names that begin with `_` are Lamina's own"),
-                    "choose another name",
-                ));
-            }
-            if !seen.insert(name.to_lowercase()) {
-                return Err(refused(format!("column `{name}` is there twice"), "give one of them another name"));
-            }
-        }
-        Ok(())
-    }
-
-    fn expressions(&self) -> impl Iterator<Item = &Expr> {
-        let aggregate = self.aggregate.group_expr.iter().chain(&self.aggregate.aggr_expr);
-        self.outputs.iter().chain(&self.having).chain(&self.predicate).chain(aggregate)
-    }
-
-    /// Only what gives the same value wherever and whenever it is computed can be folded.
-    fn check_functions(&self) -> Result<(), Refusal> {
-        let mut fault = None;
-        for expression in self.expressions() {
-            let visited = expression.apply(|part| {
-                fault = check_function(part);
-                Ok(if fault.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-            });
-            visited.map_err(refusal)?;
-            if let Some(fault) = fault {
-                return Err(fault);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn check_function(part: &Expr) -> Option<Refusal> {
-    match part {
-        Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => Some(refused(
-            format!("`{}` gives another value each time: each layer would fold its own", call.func.name()),
-            "use the event's own columns, such as `created_at` or `_timestamp`",
-        )),
-        Expr::AggregateFunction(call) if !refuse::is_known(call.func.name()) => Some(refused(
-            format!("`{}` is not known to merge exactly", call.func.name()),
-            "use another aggregate, or compute it when you query the view",
-        )),
-        Expr::WindowFunction(_) => {
-            Some(refused("windows are not allowed in a view", "compute them when you query the view"))
-        }
-        Expr::Placeholder(_) => Some(refused("a view has no parameters", "write the value")),
-        Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
-            Some(refused("subqueries are not allowed in a view", "combine views when you query them"))
-        }
-        _ => None,
-    }
 }
 
 /// Turns a view's logical expressions into physical ones over just the columns that they need.
 struct Lowering<'a> {
     dataset: &'a Arc<Dataset>,
     state: SessionState,
-    parts: Parts,
+    shape: Shape,
 }
 
 impl Lowering<'_> {
     fn fold(&self) -> Result<Result<Fold, Refusal>> {
-        let aggr_exprs = self.aggregates()?;
-        let projection = self.projection(&aggr_exprs)?;
+        let whole = DFSchema::try_from(self.dataset.schema.clone())?;
+        let over = match self.over(&whole)? {
+            Ok(over) => over,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let projection = self.projection(&over, &whole)?;
         let input: SchemaRef = Arc::new(self.dataset.schema.project(&projection)?);
-        let from = self.input_schema(&input)?;
+        let from = DFSchema::try_from(input.clone())?;
         let mut prepared = Prepared::new(&from);
-        let mut groups = Vec::new();
-        for group in &self.parts.aggregate.group_expr {
-            groups.push((prepared.add(group, None)?, group.schema_name().to_string()));
-        }
+        let groups: Vec<usize> = over.keys.iter().map(|key| prepared.add(key, None)).collect::<Result<_>>()?;
         let aggr_exprs: Vec<Expr> =
-            aggr_exprs.iter().map(|aggregate| prepared.aggregate(aggregate)).collect::<Result<_>>()?;
+            over.folded.iter().map(|aggregate| prepared.aggregate(aggregate)).collect::<Result<_>>()?;
         let rows = Arc::new(self.rows(&prepared.columns, &input, &from)?);
-        let over = DFSchema::try_from(rows.output.clone())?;
-        let groups = groups.into_iter().map(|(place, name)| {
+        let computed = DFSchema::try_from(rows.output.clone())?;
+        let groups = groups.into_iter().enumerate().map(|(index, place)| {
             let column = datafusion::physical_expr::expressions::Column::new(rows.output.field(place).name(), place);
-            (Arc::new(column) as Arc<dyn PhysicalExpr>, name)
+            (Arc::new(column) as Arc<dyn PhysicalExpr>, shape::key_name(index))
         });
         let group_by = Arc::new(PhysicalGroupBy::new_single(groups.collect()));
         let (mut aggregates, mut filters) = (Vec::new(), Vec::new());
-        for aggregate in &aggr_exprs {
+        for (index, aggregate) in aggr_exprs.iter().enumerate() {
             let props = self.state.execution_props();
             let context = PhysicalPlanningContext::default();
-            let lowered = LoweredAggregateBuilder::new(aggregate, &over, &rows.output, props, &context).build()?;
+            let lowered = LoweredAggregateBuilder::new(aggregate, &computed, &rows.output, props, &context);
+            let lowered = lowered.with_name(shape::aggregate_name(index)).build()?;
             aggregates.push(lowered.aggregate);
             filters.push(lowered.filter);
         }
@@ -236,8 +169,8 @@ impl Lowering<'_> {
         let partial = Arc::new(aggregate(AggregateMode::Partial, group_by.clone(), source)?);
         let state = nullable(&partial.schema());
         let result = aggregate(AggregateMode::Final, Arc::new(group_by.as_final()), partial)?.schema();
-        let keys = group_by.expr().len();
-        let outputs = match self.outputs(keys, &result)? {
+        let keys = over.keys.len();
+        let outputs = match self.outputs(&over, &result)? {
             Ok(outputs) => outputs,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -245,7 +178,7 @@ impl Lowering<'_> {
             Ok(stored) => stored,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let failed = outputs.fields.len() - 1 - usize::from(self.parts.having.is_some());
+        let failed = outputs.fields.len() - 1 - usize::from(self.shape.having.is_some());
         Ok(Ok(Fold {
             projection,
             input,
@@ -257,11 +190,11 @@ impl Lowering<'_> {
             stored_state,
             finished: Arc::new(Schema::new(outputs.fields)),
             outputs: outputs.expressions,
-            visible: self.parts.outputs.len(),
+            visible: self.shape.outputs.len(),
             keys: outputs.keys,
             failed,
             result: nullable(&result),
-            having: self.parts.having.is_some(),
+            having: self.shape.having.is_some(),
         }))
     }
 
@@ -270,7 +203,7 @@ impl Lowering<'_> {
         let computed = |expr: &Expr, only_where| -> Result<Computed> {
             Ok(Computed { expr: self.physical(expr, from)?, sql: expr.human_display().to_string(), only_where })
         };
-        let conditions = self.parts.predicate.as_ref().map(|predicate| parts_of(predicate, from)).transpose()?;
+        let conditions = self.shape.predicate.as_ref().map(|predicate| parts_of(predicate, from)).transpose()?;
         let conditions: Result<Vec<Computed>> =
             conditions.iter().flatten().map(|condition| computed(condition, None)).collect();
         let mut fields = Vec::new();
@@ -305,22 +238,44 @@ impl Lowering<'_> {
         create_physical_expr(expr, schema, self.state.execution_props(), &PhysicalPlanningContext::default())
     }
 
-    fn aggregates(&self) -> Result<Vec<Expr>> {
-        let relation = self.relation();
-        self.parts.aggregate.aggr_expr.iter().map(|expr| with_last_sort_keys(expr, &relation)).collect()
+    /// What keys and aggregates are made of.
+    fn over(&self, whole: &DFSchema) -> Result<Result<Over, Refusal>> {
+        let physical = |expr: &Expr| self.physical(expr, whole);
+        let mut over = Over { keys: Vec::new(), folded: Vec::new(), results: HashMap::new() };
+        for (index, expression) in self.shape.keys.iter().enumerate() {
+            let data_type = expression.get_type(whole)?;
+            let stored = match key_type(&expression.human_display().to_string(), &data_type) {
+                Ok(stored) => stored,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            if stored == data_type {
+                over.keys.push(expression.clone());
+                continue;
+            }
+            over.keys.push(cast(expression.clone(), stored));
+            over.results.insert(shape::key_name(index), cast(shape::key(index), data_type));
+        }
+        let mut aggregates = Aggregates { rows: whole, physical: &physical, folded: Vec::new() };
+        for (index, aggregate) in self.shape.aggregates.iter().enumerate() {
+            match aggregates.add(aggregate)? {
+                Ok(result) => over.results.insert(shape::aggregate_name(index), result),
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+        }
+        over.folded = aggregates.folded;
+        Ok(Ok(over))
     }
 
     /// Which columns of the dataset everything below the aggregates reads. Where a row can fail, its position is among
     /// them: it is said which ones did.
-    fn projection(&self, aggr_exprs: &[Expr]) -> Result<Vec<usize>> {
+    fn projection(&self, over: &Over, whole: &DFSchema) -> Result<Vec<usize>> {
         let schema = self.dataset.schema.as_ref();
-        let whole = self.input_schema(&self.dataset.schema)?;
         let mut names = std::collections::BTreeSet::new();
-        for expr in self.parts.aggregate.group_expr.iter().chain(aggr_exprs).chain(&self.parts.predicate) {
+        for expr in over.keys.iter().chain(&over.folded).chain(&self.shape.predicate) {
             let mut columns = std::collections::HashSet::new();
             expr_to_columns(expr, &mut columns)?;
             names.extend(columns.into_iter().map(|column| column.name));
-            if row_may_fail(expr, &whole)? {
+            if row_may_fail(expr, whole)? {
                 names.extend(POSITION.map(str::to_owned));
             }
         }
@@ -333,43 +288,21 @@ impl Lowering<'_> {
         Ok(projection)
     }
 
-    /// By which name the query calls the dataset.
-    fn relation(&self) -> Option<datafusion::common::TableReference> {
-        self.parts.aggregate.input.schema().iter().next().and_then(|(relation, _)| relation.cloned())
-    }
-
-    fn input_schema(&self, input: &SchemaRef) -> Result<DFSchema> {
-        match self.relation() {
-            Some(relation) => DFSchema::try_from_qualified_schema(relation, input),
-            None => DFSchema::try_from(input.clone()),
-        }
-    }
-
-    fn outputs(&self, keys: usize, result: &Schema) -> Result<Result<Outputs, Refusal>> {
-        let over = self.parts.aggregate.schema.as_ref();
+    fn outputs(&self, over: &Over, result: &Schema) -> Result<Result<Outputs, Refusal>> {
+        let schema = DFSchema::try_from(result.clone())?;
         let mut outputs =
             Outputs { fields: Vec::new(), expressions: Vec::new(), keys: Vec::new(), sources: Vec::new() };
-        for (name, output) in self.parts.names.iter().zip(&self.parts.outputs) {
-            let data_type = output.get_type(over)?;
-            let Some(stored) = stored_type(&data_type) else {
-                return Ok(Err(cannot_store(name, &data_type)));
+        for (name, output) in &self.shape.outputs {
+            let output = over.output(output)?;
+            let data_type = match column_type(name, &output.get_type(&schema)?) {
+                Ok(data_type) => data_type,
+                Err(refusal) => return Ok(Err(refusal)),
             };
-            let expression = self.physical(output, over)?;
-            outputs.add(name, stored, expression);
+            let expression = self.physical(&output, &schema)?;
+            outputs.add(name, data_type, expression);
         }
-        for key in 0..keys {
+        for key in 0..over.keys.len() {
             let field = result.field(key);
-            let exact = stored_type(field.data_type()).is_some_and(|stored| is_key(field.data_type(), &stored));
-            if !exact {
-                return Ok(Err(refused(
-                    format!(
-                        "group key `{}` is of type `{}`, by which a view cannot group",
-                        field.name(),
-                        field.data_type()
-                    ),
-                    "cast it: for a time, `arrow_cast(x, 'Timestamp(Microsecond, None)')`",
-                )));
-            }
             let place = outputs.sources.iter().position(|source| *source == Some(key)).unwrap_or_else(|| {
                 let column = datafusion::physical_expr::expressions::Column::new(field.name(), key);
                 outputs.add(&format!("__key{key}"), field.data_type().clone(), Arc::new(column));
@@ -378,8 +311,8 @@ impl Lowering<'_> {
             outputs.keys.push(place);
         }
         outputs.add(FAILED, DataType::Boolean, datafusion::physical_expr::expressions::lit(false));
-        if let Some(having) = &self.parts.having {
-            let expression = self.physical(having, over)?;
+        if let Some(having) = &self.shape.having {
+            let expression = self.physical(&over.output(having)?, &schema)?;
             outputs.add(HAVING, DataType::Boolean, expression);
         }
         Ok(Ok(outputs))
@@ -398,13 +331,13 @@ impl Lowering<'_> {
             outputs.fields.iter().map(|field| field.name().to_lowercase()).collect();
         let mut at = keys;
         for (index, aggregate) in aggregates.iter().enumerate() {
-            let column = outputs.sources.iter().position(|source| *source == Some(keys + index));
+            let column = outputs.first_over(keys + index);
             let base =
                 column.map_or_else(|| format!("aggregate{index}"), |column| outputs.fields[column].name().clone());
             for part in 0..aggregate.state_fields()?.len() {
                 let field = state.field(at);
                 let Some(stored) = stored_type(field.data_type()) else {
-                    return Ok(Err(cannot_store(aggregate.name(), field.data_type())));
+                    return Ok(Err(cannot_store(&base, field.data_type())));
                 };
                 let mut name = format!("{base}__{}", short_name(field.name(), part));
                 while !taken.insert(name.to_lowercase()) {
@@ -415,6 +348,32 @@ impl Lowering<'_> {
             }
         }
         Ok(Ok(Arc::new(Schema::new(fields))))
+    }
+}
+
+/// What is folded, over the dataset's columns.
+struct Over {
+    /// The group keys, in the types that they are stored in.
+    keys: Vec<Expr>,
+    folded: Vec<Expr>,
+    /// What the names that the view's columns have for keys and aggregates stand for, where it is something else.
+    results: HashMap<String, Expr>,
+}
+
+impl Over {
+    /// A column of the view over the stored keys and the folded aggregates.
+    fn output(&self, output: &Expr) -> Result<Expr> {
+        if matches!(output, Expr::Column(column) if column.name.starts_with(shape::KEY)) {
+            return Ok(output.clone());
+        }
+        let over = output.clone().transform_up(|part| match &part {
+            Expr::Column(column) => match self.results.get(&column.name) {
+                Some(result) => Ok(Transformed::yes(result.clone())),
+                None => Ok(Transformed::no(part)),
+            },
+            _ => Ok(Transformed::no(part)),
+        });
+        Ok(over?.data)
     }
 }
 
@@ -435,15 +394,24 @@ impl Outputs {
         self.fields.push(Field::new(name, data_type, true));
         self.expressions.push(expression);
     }
+
+    /// The first column that is computed of a key or an aggregate.
+    fn first_over(&self, source: usize) -> Option<usize> {
+        let is_over = |expression: &Arc<dyn PhysicalExpr>| {
+            collect_columns(expression).iter().any(|column| column.index() == source)
+        };
+        self.expressions.iter().position(is_over)
+    }
 }
 
-/// Whether groups stay apart when a key is stored, and files can be sorted by it.
-fn is_key(data_type: &DataType, stored: &DataType) -> bool {
-    data_type == stored && !data_type.is_nested()
-}
-
-fn cannot_store(name: &str, data_type: &DataType) -> Refusal {
-    refused(format!("`{name}` is of type `{data_type}`, which a view cannot hold"), "cast it to a type of the catalog")
+fn cannot_store(column: &str, data_type: &DataType) -> Refusal {
+    refused(
+        format!(
+            "column `{column}` is computed of values of type {}, which a view cannot keep",
+            sql_type_name(data_type)
+        ),
+        "cast what it is computed of to a type of the catalog",
+    )
 }
 
 /// The last word of DataFusion's name for a state column, such as `sum` of `avg(x)[sum]`.
@@ -461,24 +429,4 @@ fn nullable(schema: &Schema) -> SchemaRef {
             .map(|field| Field::new(field.name(), field.data_type().clone(), true))
             .collect::<Vec<_>>(),
     ))
-}
-
-/// An ordered aggregate gets the position as its last sort keys: then its order is total, and no two layers can see it
-/// differently.
-fn with_last_sort_keys(expr: &Expr, relation: &Option<datafusion::common::TableReference>) -> Result<Expr> {
-    let ordered = |call: &AggregateFunction| {
-        refuse::ORDERED.contains(&call.func.name()) && !call.params.distinct && !call.params.order_by.is_empty()
-    };
-    let transformed = expr.clone().transform(|part| match part {
-        Expr::AggregateFunction(mut call) if ordered(&call) => {
-            for column in ["_partition", "_offset"] {
-                let column = Expr::Column(Column::new(relation.clone(), column));
-                call.params.order_by.push(column.sort(true, false));
-            }
-            Ok(datafusion::common::tree_node::Transformed::yes(Expr::AggregateFunction(call)))
-        }
-        other => Ok(datafusion::common::tree_node::Transformed::no(other)),
-    })?;
-    // The name stays as the outputs know it.
-    Ok(transformed.data.alias(expr.schema_name().to_string()))
 }

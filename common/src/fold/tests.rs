@@ -1,6 +1,11 @@
 //! Every aggregate, split at random between files and micro-batches, equals the plain query.
 
-use std::sync::Arc;
+mod covered;
+mod golden;
+mod scalars;
+mod shapes;
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -20,6 +25,7 @@ use datafusion::{
     },
     prelude::SessionConfig,
 };
+use futures::FutureExt;
 use sqlparser::{
     ast::{Query, Statement},
     parser::Parser,
@@ -44,13 +50,17 @@ fn dataset() -> Arc<Dataset> {
     all.push(Field::new("_partition", DataType::Int32, false));
     all.push(Field::new("_offset", DataType::Int64, false));
     all.push(Field::new("_timestamp", DataType::Timestamp(TimeUnit::Microsecond, None), false));
+    dataset_of(Arc::new(Schema::new(events)), Arc::new(Schema::new(all)))
+}
+
+fn dataset_of(columns: SchemaRef, schema: SchemaRef) -> Arc<Dataset> {
     Arc::new(Dataset {
         name: "t".to_owned(),
         topic: "t".to_owned(),
         key: None,
         partitions: 1,
-        columns: Arc::new(Schema::new(events)),
-        schema: Arc::new(Schema::new(all)),
+        columns,
+        schema,
         checks: Vec::new(),
         sql: String::new(),
         definition: String::new(),
@@ -169,6 +179,22 @@ fn same(left: &RecordBatch, right: &RecordBatch) -> bool {
 }
 
 async fn check(sql: &str, seeds: std::ops::Range<u64>) {
+    check_as(sql, &with_last_sort_keys(sql), seeds).await;
+}
+
+/// Each view equals its plain query; all that do not are told.
+async fn check_all<'a>(cases: impl IntoIterator<Item = (&'a str, &'a str)>, seeds: std::ops::Range<u64>) {
+    let mut different = Vec::new();
+    for (sql, means) in cases {
+        if AssertUnwindSafe(check_as(sql, means, seeds.clone())).catch_unwind().await.is_err() {
+            different.push(sql);
+        }
+    }
+    assert!(different.is_empty(), "these differ, as said above: {different:#?}");
+}
+
+/// The view equals the plain query `means`.
+async fn check_as(sql: &str, means: &str, seeds: std::ops::Range<u64>) {
     let dataset = dataset();
     let fold = Fold::plan(&dataset, &query(sql)).unwrap_or_else(|refusal| panic!("{sql}: {refusal:?}"));
     for seed in seeds {
@@ -194,7 +220,7 @@ async fn check(sql: &str, seeds: std::ops::Range<u64>) {
             }
             let merged = fold.finish(states, context).await.unwrap();
             let merged = visible(&fold, &merged);
-            let expected = plain(&dataset, &all, sql, &merged.schema()).await;
+            let expected = plain(&dataset, &all, means, &merged.schema()).await;
             let (merged, expected) = (sorted(&merged), sorted(&expected));
             assert!(
                 same(&merged, &expected),
@@ -231,14 +257,14 @@ fn with_last_sort_keys(sql: &str) -> String {
     for order in ["order by at", "order by at desc", "order by q desc"] {
         sql = sql.replace(&format!("{order})"), &format!("{order}, _partition, _offset)"));
     }
-    sql
+    sql.replace("any_value(name)", "first_value(name order by _partition, _offset) filter (where name is not null)")
 }
 
 async fn plain(dataset: &Dataset, all: &RecordBatch, sql: &str, schema: &SchemaRef) -> RecordBatch {
     let context = session();
     let table = MemTable::try_new(dataset.schema.clone(), vec![vec![all.clone()]]).unwrap();
     context.register_table("t", Arc::new(table)).unwrap();
-    let batches = context.sql(&with_last_sort_keys(sql)).await.unwrap().collect().await.unwrap();
+    let batches = context.sql(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}")).collect().await.unwrap();
     let one = match batches.first() {
         Some(first) => concat_batches(&first.schema(), &batches).unwrap(),
         None => return RecordBatch::new_empty(schema.clone()),
@@ -302,6 +328,18 @@ const AGGREGATES: &[&str] = &[
     "count(*) filter (where name = 'n1')",
     "sum(amount) / nullif(count(*), 0)",
     "max(x) - min(x)",
+    "any_value(name)",
+];
+
+/// Those that are within an error bound, and what they are near to.
+const DIGESTS: &[(&str, &str)] = &[
+    ("approx_median(x)", "median(x)"),
+    ("approx_percentile_cont(0.9) within group (order by x)", "percentile_cont(0.9) within group (order by x)"),
+    ("approx_percentile_cont(0.9) within group (order by x desc)", "percentile_cont(0.1) within group (order by x)"),
+    (
+        "approx_percentile_cont_with_weight(1, 0.9) within group (order by x)",
+        "percentile_cont(0.9) within group (order by x)",
+    ),
 ];
 
 #[tokio::test]
@@ -323,10 +361,7 @@ async fn every_aggregate_merges_without_keys() {
 async fn digests_stay_within_their_error() {
     let dataset = dataset();
     let context = &contexts()[0];
-    for (aggregate, exact) in [
-        ("approx_median(x)", "median(x)"),
-        ("approx_percentile_cont(0.9) within group (order by x)", "percentile_cont(0.9) within group (order by x)"),
-    ] {
+    for (aggregate, exact) in DIGESTS {
         let fold = Fold::plan(&dataset, &query(&format!("select {aggregate} as v from t"))).unwrap();
         for seed in 0..5 {
             let all = rows(&dataset.schema, 4000, 20, &mut fastrand::Rng::with_seed(seed));
@@ -377,10 +412,8 @@ fn what_cannot_be_folded_is_refused() {
     check("select k, count(*) as n from t group by rollup(k)", "grouping sets");
     check("select a.k, count(*) as n from t a join t b on a.k = b.k group by 1", "joins are not allowed");
     check("select k, count(*) as n from t where k in (select k from t) group by 1", "subqueries");
-    check("with a as (select 1) select k, count(*) as n from t group by 1", "WITH");
     check("select nope, count(*) as n from t group by 1", "nope");
-    check("select distinct k from t", "DISTINCT");
     check("select k, sum(abs(x) filter (where x > 1)) as n from t group by k", "`FILTER of abs` is not supported");
-    check("select k, any_value(x) as v from t group by k", "not known to merge exactly");
-    check("select arrow_cast(x, 'Timestamp(Nanosecond, None)') as t, count(*) as n from t group by 1", "cannot group");
+    check("select k, grouping(k) as v from t group by k", "not known to merge exactly");
+    check("select array[k] as t, count(*) as n from t group by 1", "cannot group");
 }

@@ -2,6 +2,7 @@
 
 use common::{
     access::Scope,
+    calls,
     statement::{Refusal, ignored, plain},
 };
 use datafusion::{
@@ -28,6 +29,7 @@ pub(super) fn prepare(
     };
     let Statement::Statement(statement) = statement else { return Ok(()) };
     parameters::bind(statement, parameters).map_err(refused)?;
+    calls::rewrite(statement);
     ignored::check(statement, state).map_err(refused)?;
     plain::rewrite(statement).map_err(refused)?;
     names::make_distinct(statement);
