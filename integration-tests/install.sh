@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the tests need: a JDK and Maven, and with them Apache Kafka; a Python environment with clients and
-# engines that are not ours; and for infra/test.sh an AWS API and a linter. (Terraform itself it only asks for.)
+# Brings what the tests need: a JDK and Maven, and with them Apache Kafka; PostgreSQL and a Python environment with clients
+# and engines that are not ours; and for infra/test.sh an AWS API and a linter. (Terraform itself it only asks for.)
 # Everything is kept in the cache folder, so that a second time costs nothing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,12 +11,13 @@ missing=()
 command -v openssl >/dev/null || missing+=(openssl)
 command -v java >/dev/null || missing+=(default-jdk-headless)
 command -v mvn >/dev/null || missing+=(maven)
+command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
   else
-    echo "the tests need a JDK (17 or later), Maven, OpenSSL, and Python 3 with venv: install ${missing[*]} (Debian) or your system's packages for them" >&2
+    echo "the tests need a JDK (17 or later), Maven, OpenSSL, PostgreSQL (15 or later), and Python 3 with venv: install ${missing[*]} (Debian) or your system's packages for them" >&2
     exit 1
   fi
 fi

@@ -3,6 +3,7 @@
 
 pub mod apart;
 pub mod bench;
+pub mod differ;
 pub mod faults;
 pub mod memory_log;
 pub mod oracle;

@@ -11,6 +11,7 @@
 mod apart;
 mod batch;
 mod deploy;
+mod differ;
 mod failed;
 mod kafka;
 mod keys;
