@@ -41,6 +41,9 @@ impl VisitorMut for Rewrite {
             select.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
             select.flavor = SelectFlavor::FromFirst;
         }
+        if let Some(condition) = &mut select.selection {
+            row::found_in(condition);
+        }
         ControlFlow::Continue(())
     }
 

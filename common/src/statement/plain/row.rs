@@ -2,7 +2,11 @@
 //!
 //! The planner compares structures, to which NULL is a value like any other.
 
-use sqlparser::ast::{BinaryOperator as Op, Expr, Spanned, UnaryOperator};
+use sqlparser::{
+    ast::{BinaryOperator as Op, Expr, Query, SetExpr, Spanned, TableFactor, UnaryOperator},
+    dialect::GenericDialect,
+    parser::Parser,
+};
 
 use super::{Refusal, bare, binary};
 
@@ -46,10 +50,11 @@ pub(super) fn compared(expression: &mut Expr) -> Result<(), Refusal> {
                 balanced(&Op::And, parts.iter().map(|part| Expr::IsNotNull(Box::new(part.clone()))).collect())
             }
         },
-        Expr::InSubquery { expr: inner, .. }
-        | Expr::Between { expr: inner, .. }
-        | Expr::AnyOp { left: inner, .. }
-        | Expr::AllOp { left: inner, .. }
+        Expr::InSubquery { expr, subquery, negated } => match row(expr) {
+            None => return Ok(()),
+            Some(left) => among(left, subquery).map(|among| if *negated { not(among) } else { among }),
+        },
+        Expr::Between { expr: inner, .. } | Expr::AnyOp { left: inner, .. } | Expr::AllOp { left: inner, .. }
             if row(inner).is_some() =>
         {
             None
@@ -62,6 +67,55 @@ pub(super) fn compared(expression: &mut Expr) -> Result<(), Refusal> {
     })?;
     *expression = Expr::Nested(Box::new(rewritten));
     Ok(())
+}
+
+/// As a condition of its own in `WHERE`, where NULL is as good as false, it is found or not.
+pub(super) fn found_in(condition: &mut Expr) {
+    match condition {
+        Expr::BinaryOp { left, op: Op::And, right } => {
+            found_in(left);
+            found_in(right);
+        }
+        Expr::Nested(inner) => found_in(inner),
+        Expr::InSubquery { expr, subquery, negated: false } => {
+            if let Some(left) = row(expr)
+                && let Some(exists) = exists(left, subquery, |same| same)
+            {
+                *condition = exists;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether a row is among those of a subquery, with SQL's three values.
+fn among(left: &[Expr], subquery: &Query) -> Option<Expr> {
+    let unknown = exists(left, subquery, |same| Expr::IsNull(Box::new(Expr::Nested(Box::new(same)))))?;
+    let mut among = parsed("CASE WHEN true THEN true WHEN true THEN NULL ELSE false END")?;
+    if let Expr::Case { conditions, .. } = &mut among
+        && let [found, maybe] = conditions.as_mut_slice()
+    {
+        found.condition = exists(left, subquery, |same| same)?;
+        maybe.condition = unknown;
+    }
+    Some(among)
+}
+
+/// Whether a subquery has a row of which `condition` of its being the same as `left` holds.
+fn exists(left: &[Expr], subquery: &Query, condition: impl Fn(Expr) -> Expr) -> Option<Expr> {
+    let columns: Vec<Expr> = (1..=left.len()).map(|place| parsed(&format!("\"__{place}\""))).collect::<Option<_>>()?;
+    let names = columns.iter().map(Expr::to_string).collect::<Vec<String>>().join(", ");
+    let mut exists = parsed(&format!("EXISTS (SELECT 1 FROM (SELECT 1) AS \"__row\" ({names}) WHERE true)"))?;
+    let Expr::Exists { subquery: around, .. } = &mut exists else { return None };
+    let SetExpr::Select(select) = around.body.as_mut() else { return None };
+    let TableFactor::Derived { subquery: place, .. } = &mut select.from.first_mut()?.relation else { return None };
+    **place = subquery.clone();
+    select.selection = Some(condition(of_rows(&columns, &Op::Eq, left)?));
+    Some(exists)
+}
+
+fn parsed(sql: &str) -> Option<Expr> {
+    Parser::new(&GenericDialect {}).try_with_sql(sql).and_then(|mut parser| parser.parse_expr()).ok()
 }
 
 fn row(expression: &Expr) -> Option<&[Expr]> {

@@ -32,7 +32,12 @@ fn what_the_planner_does_not_know_is_said_otherwise() {
         ("SELECT (a, b) NOT IN ((1, 2), (3, 4))", "SELECT (NOT ((a = 1 AND b = 2) OR (a = 3 AND b = 4)))"),
         ("SELECT (a, b) IS NULL", "SELECT ((a IS NULL AND b IS NULL))"),
         ("SELECT (a, b) = (1, 2, 3)", "a row is compared in a way that is not supported"),
-        ("SELECT (a, b) IN (SELECT 1, 2)", "a row is compared in a way that is not supported"),
+        ("SELECT (a, b) BETWEEN (1, 2) AND (3, 4)", "a row is compared in a way that is not supported"),
+        (
+            "SELECT 1 WHERE x AND (a, b) IN (SELECT c, d FROM u)",
+            "SELECT 1 WHERE x AND EXISTS (SELECT 1 FROM (SELECT c, d FROM u) AS \"__row\" (\"__1\", \"__2\") WHERE \
+             (\"__1\" = a AND \"__2\" = b))",
+        ),
     ] {
         assert_eq!(rewrite(sql), expected, "{sql}");
     }

@@ -256,6 +256,12 @@ async fn subqueries_stand_anywhere() {
         // Rows and patterns.
         ("SELECT id FROM t WHERE (id, k) IN ((1, 10), (3, 3))", Ok("1")),
         ("SELECT id FROM t WHERE (id, k) NOT IN ((1, 10), (3, 3))", Ok("2")),
+        ("SELECT id FROM t WHERE (k, v) IN (SELECT k, 'a' FROM s)", Ok("1")),
+        ("SELECT id FROM t WHERE id > 0 AND (k, id) IN (SELECT k, at FROM s WHERE s.k = t.k)", Ok("1")),
+        // The third row's key is NULL: it may be the same as any.
+        ("SELECT id FROM t WHERE (k, id) NOT IN (SELECT k, at FROM s)", Ok("2")),
+        ("SELECT id FROM t WHERE (k, v) NOT IN (SELECT k, 'a' FROM s)", Ok("2|3")),
+        ("SELECT id FROM t WHERE NOT ((k, v) IN (SELECT k, 'c' FROM s)) OR id = 1", Ok("1|2")),
         ("SELECT id FROM t WHERE v SIMILAR TO 'a|b%'", Ok("1|2")),
         ("SELECT 'a%b' LIKE 'a!%b' ESCAPE '!', 'axb' LIKE 'a!%b' ESCAPE '!'", Ok("true false")),
         ("SELECT id FROM t ORDER BY id FETCH FIRST 2 ROWS ONLY", Ok("1|2")),
