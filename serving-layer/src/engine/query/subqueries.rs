@@ -16,7 +16,7 @@ use datafusion::{
     functions_aggregate::expr_fn::{array_agg, count},
     functions_nested::expr_fn::make_array,
     logical_expr::{
-        Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Subquery,
+        Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, Subquery, SubqueryAlias,
         expr::{Exists, InSubquery, SetComparison, SetQuantifier},
         expr_rewriter::NamePreserver,
         lit, not,
@@ -39,10 +39,32 @@ pub(super) fn rewrite(plan: LogicalPlan) -> Result<LogicalPlan> {
 fn of_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match node {
         LogicalPlan::Limit(limit) => limits::within_groups(limit),
+        LogicalPlan::SubqueryAlias(alias) => of_alias(alias),
         LogicalPlan::Join(join) => lateral::unnested(join)?.transform_data(of_expressions),
         LogicalPlan::Filter(filter) if has_subquery(&filter.predicate) => of_filter(filter),
         node => of_expressions(node),
     }
+}
+
+/// DataFusion lets the columns that are compared with the outer query's through a table's alias only if it has them; it
+/// takes the alias for narrower than it is otherwise, and panics. As a projection it lets them through.
+fn of_alias(alias: SubqueryAlias) -> Result<Transformed<LogicalPlan>> {
+    let has = alias.input.schema();
+    let hides = |condition: &&Expr| {
+        condition.contains_outer() && condition.column_refs().into_iter().any(|column| !has.has_column(column))
+    };
+    let hides_one = visit(&alias.input, |node| match node {
+        LogicalPlan::Filter(filter) => split_conjunction(&filter.predicate).iter().any(hides),
+        _ => false,
+    })?;
+    if !hides_one {
+        return Ok(Transformed::no(LogicalPlan::SubqueryAlias(alias)));
+    }
+    let columns = has.columns().into_iter().zip(alias.schema.iter());
+    let columns: Vec<Expr> = columns
+        .map(|(column, (table, field))| Expr::Column(column).alias_qualified(table.cloned(), field.name()))
+        .collect();
+    Ok(Transformed::yes(LogicalPlanBuilder::from(alias.input.clone()).project(columns)?.build()?))
 }
 
 /// A condition that is false and one that is NULL are the same to a filter, if they are conditions of their own.

@@ -258,6 +258,11 @@ async fn subqueries_stand_anywhere() {
         ("SELECT id FROM t WHERE (id, k) NOT IN ((1, 10), (3, 3))", Ok("2")),
         ("SELECT id FROM t WHERE (k, v) IN (SELECT k, 'a' FROM s)", Ok("1")),
         ("SELECT id FROM t WHERE id > 0 AND (k, id) IN (SELECT k, at FROM s WHERE s.k = t.k)", Ok("1")),
+        ("SELECT id FROM t WHERE EXISTS (SELECT 1 FROM (SELECT y FROM s WHERE s.k = t.k) AS z WHERE y = 'z')", Ok("2")),
+        (
+            "SELECT id, EXISTS (SELECT 1 FROM (SELECT k, y FROM s WHERE s.k = t.k) AS z) FROM t",
+            Ok("1 true|2 true|3 false"),
+        ),
         // The third row's key is NULL: it may be the same as any.
         ("SELECT id FROM t WHERE (k, id) NOT IN (SELECT k, at FROM s)", Ok("2")),
         ("SELECT id FROM t WHERE (k, v) NOT IN (SELECT k, 'a' FROM s)", Ok("2|3")),
