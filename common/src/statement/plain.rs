@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use sqlparser::{
     ast::{
-        BinaryOperator, Expr, Fetch, LimitClause, Query, Select, SelectFlavor, SelectItem, Value, ValueWithSpan,
-        VisitMut, VisitorMut, WildcardAdditionalOptions,
+        BinaryOperator, Expr, Fetch, FunctionArg, FunctionArgExpr, LimitClause, Query, Select, SelectFlavor,
+        SelectItem, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut, WildcardAdditionalOptions,
     },
     tokenizer::Span,
 };
@@ -47,6 +47,11 @@ impl VisitorMut for Rewrite {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<Refusal> {
+        unnested(relation);
+        ControlFlow::Continue(())
+    }
+
     /// Parts first: a row of patterns is a row of what they became.
     fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Refusal> {
         let rewritten = match expression {
@@ -78,6 +83,23 @@ fn fetched(query: &mut Query) {
         Some(_) => return,
     }
     query.fetch = None;
+}
+
+/// `LATERAL unnest(…)` is `unnest(…)`, which sees the tables before it in any case.
+fn unnested(relation: &mut TableFactor) {
+    let TableFactor::Function { lateral: _, name, args, with_ordinality: false, alias } = relation else { return };
+    if !name.to_string().eq_ignore_ascii_case("unnest") {
+        return;
+    }
+    let arrays = args.iter().map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(array)) => Some(array.clone()),
+        _ => None,
+    });
+    if let Some(array_exprs) = arrays.collect::<Option<Vec<Expr>>>() {
+        let alias = alias.take();
+        let (with_offset, with_offset_alias, with_ordinality) = (false, None, false);
+        *relation = TableFactor::UNNEST { alias, array_exprs, with_offset, with_offset_alias, with_ordinality };
+    }
 }
 
 fn value(value: Value) -> Expr {

@@ -240,6 +240,7 @@ async fn subqueries_stand_anywhere() {
         ("SELECT id FROM f WHERE x NOT IN (SELECT x FROM f WHERE id < 3)", Ok("4")),
         // What is beside a row.
         ("SELECT f.id, u.n FROM f CROSS JOIN unnest(f.tags) AS u(n)", Ok("1 1|1 2|4 7")),
+        ("SELECT id, n FROM f CROSS JOIN LATERAL unnest(tags) AS u(n)", Ok("1 1|1 2|4 7")),
         ("SELECT id, n FROM f, unnest(tags) AS u(n) WHERE n > 1", Ok("1 2|4 7")),
         ("SELECT id, n FROM f LEFT JOIN unnest(tags) AS u(n) ON true", Ok("1 1|1 2|2 -|3 -|4 7")),
         (
