@@ -21,6 +21,7 @@ use crate::{
     fault::{Domain, Fault},
     fold::Failed,
     position::{Frontier, Partition},
+    sql::{canonical_f32, canonical_f64},
 };
 
 pub mod parts;
@@ -113,17 +114,8 @@ pub struct KeyFilter {
 /// The values as group keys have them: of those that are equal and have several bit patterns, one.
 pub fn canonical(values: &ArrayRef) -> ArrayRef {
     match values.data_type() {
-        // Zero is added to make the negative zero the positive one.
-        DataType::Float32 => Arc::new(
-            values
-                .as_primitive::<Float32Type>()
-                .unary::<_, Float32Type>(|x| if x.is_nan() { f32::NAN } else { x + 0.0 }),
-        ),
-        DataType::Float64 => Arc::new(
-            values
-                .as_primitive::<Float64Type>()
-                .unary::<_, Float64Type>(|x| if x.is_nan() { f64::NAN } else { x + 0.0 }),
-        ),
+        DataType::Float32 => Arc::new(values.as_primitive::<Float32Type>().unary::<_, Float32Type>(canonical_f32)),
+        DataType::Float64 => Arc::new(values.as_primitive::<Float64Type>().unary::<_, Float64Type>(canonical_f64)),
         _ => values.clone(),
     }
 }
