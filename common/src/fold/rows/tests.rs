@@ -123,7 +123,7 @@ async fn an_event_whose_row_cannot_be_computed_costs_that_row() {
 async fn what_is_not_asked_of_a_row_does_not_fail() {
     for (select, failed, rows) in [
         ("SELECT count(*) AS n FROM e WHERE b <> 0 AND 10 / b > 1", &[][..], &[r#"{"n":2}"#][..]),
-        ("SELECT count(*) AS n FROM e WHERE 10 / b > 1 AND b <> 0", &[1, 4], &[r#"{"n":2}"#]),
+        ("SELECT count(*) AS n FROM e WHERE 10 / b > 1 AND b <> 0", &[], &[r#"{"n":2}"#]),
         ("SELECT sum(a / b) AS s FROM e WHERE b <> 0", &[], &[r#"{"s":-4}"#]),
         ("SELECT sum(a / b) FILTER (WHERE b <> 0) AS s, count(*) AS n FROM e", &[], &[r#"{"s":-4,"n":6}"#]),
         ("SELECT sum(CASE WHEN b = 0 THEN 0 ELSE a / b END) AS s FROM e", &[], &[r#"{"s":-4}"#]),
