@@ -28,6 +28,7 @@ use crate::{published::Versions, stamp::Stamp};
 
 mod functions;
 mod inspect;
+mod offsets;
 mod query;
 mod rows;
 mod session;

@@ -43,7 +43,7 @@ mod keys;
 mod plain;
 
 use keys::Equality;
-use plain::PlainExec;
+pub(crate) use plain::PlainExec;
 
 /// A view at one head.
 #[derive(Debug)]

@@ -22,6 +22,7 @@ use datafusion::{
 use super::{
     arithmetic, casts, conditions, floats,
     meaning::{column, is_comparison, rewrite},
+    times,
 };
 
 /// The rule.
@@ -121,7 +122,7 @@ fn exact(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 type IsCanonical<'a> = &'a dyn Fn(&Column) -> bool;
 
 fn exact_part(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> Result<Transformed<Expr>> {
-    let one = |expr: Expr| canonical(expr, schema, is_canonical);
+    let one = |expr: Expr| comparable(expr, schema, is_canonical);
     Ok(match expr {
         Expr::BinaryExpr(binary) if is_arithmetic(binary.op) => return arithmetic(binary, schema),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
@@ -195,7 +196,7 @@ fn aggregate(call: AggregateFunction, schema: &DFSchema, is_canonical: IsCanonic
 }
 
 fn sorted(keys: Vec<Sort>, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> Result<Vec<Sort>> {
-    keys.into_iter().map(|key| Ok(Sort { expr: canonical(key.expr, schema, is_canonical)?, ..key })).collect()
+    keys.into_iter().map(|key| Ok(Sort { expr: comparable(key.expr, schema, is_canonical)?, ..key })).collect()
 }
 
 /// A whole expression of a node, under its alias if it has one.
@@ -212,6 +213,14 @@ fn whole(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> Result
     }
     let one = canonical(expr, schema, is_canonical)?;
     Ok(Transformed::yes(one))
+}
+
+/// `expr` as it is compared: an interval by its length, and a number as [`canonical`] has it.
+fn comparable(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> Result<Expr> {
+    match expr.get_type(schema) {
+        Ok(DataType::Interval(_) | DataType::Duration(_)) => Ok(times::length(expr)),
+        _ => canonical(expr, schema, is_canonical),
+    }
 }
 
 /// `expr` with one zero and one NaN, if it is a floating-point number that may have more.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::{DataType, TimeUnit},
+    arrow::datatypes::{DataType, IntervalUnit, TimeUnit},
     common::{
         Column, DFSchema, ScalarValue,
         config::ConfigOptions,
@@ -21,7 +21,7 @@ use datafusion::{
     optimizer::{AnalyzerRule, utils::NamePreserver},
 };
 
-use super::{aggregates, types::timestamp};
+use super::{aggregates, times, types::timestamp};
 
 /// Functions of a time, which take a date for its first moment.
 const OF_TIMES: &[&str] = &["date_trunc", "date_bin", "to_char", "timezone"];
@@ -123,10 +123,11 @@ fn aligned(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else {
         return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
     };
-    let to = match is_comparison(op) {
-        true => compared(&l, &r),
-        false => computed(&l, &r, op),
-    };
+    if is_comparison(op) {
+        let (left, right) = both(*left, *right, schema)?;
+        return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))));
+    }
+    let to = computed(&l, &r, op);
     let Some((to_left, to_right)) = to else {
         return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
     };
@@ -137,10 +138,22 @@ fn aligned(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 
 fn both(left: Expr, right: Expr, schema: &DFSchema) -> Result<(Expr, Expr)> {
     let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else { return Ok((left, right)) };
+    if is_interval(&l) || is_interval(&r) {
+        let length = |side: Expr, of: &DataType| match of {
+            of if is_interval(of) => times::length(side),
+            _ => times::length(cast(side, DataType::Interval(IntervalUnit::MonthDayNano))),
+        };
+        return Ok((length(left, &l), length(right, &r)));
+    }
     match compared(&l, &r) {
         Some((to_left, to_right)) => Ok((converted(left, &l, &to_left)?, converted(right, &r, &to_right)?)),
         None => Ok((left, right)),
     }
+}
+
+/// Whether a type is of lengths of time, which are compared as such.
+fn is_interval(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Interval(_) | DataType::Duration(_))
 }
 
 fn in_list(list: InList, schema: &DFSchema) -> Result<Transformed<Expr>> {

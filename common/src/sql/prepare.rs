@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, VisitMut, VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value, VisitMut, VisitorMut,
 };
 
 /// Rewrites a statement, or any part of one, before it is planned.
@@ -36,10 +36,28 @@ impl VisitorMut for Words {
                 let arguments = [left, right].map(|side| double((**side).clone()));
                 *expr = call("power", arguments.to_vec());
             }
+            // More digits than a decimal has: what is written with such an exponent is a floating-point number.
+            Expr::Value(value) => {
+                if let Value::Number(text, _) = &value.value
+                    && is_beyond_decimals(text)
+                {
+                    let text = Value::SingleQuotedString(text.clone()).with_span(value.span);
+                    *expr = double(Expr::Value(text));
+                }
+            }
             _ => {}
         }
         ControlFlow::Continue(())
     }
+}
+
+fn is_beyond_decimals(number: &str) -> bool {
+    let Some((digits, exponent)) = number.split_once(['e', 'E']) else { return false };
+    let fraction = digits.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    let places = i64::try_from(fraction).unwrap_or(i64::MAX);
+    exponent.parse::<i64>().map_or(true, |exponent| {
+        !(-38..=38).contains(&exponent.saturating_sub(places)) || !(-37..=37).contains(&exponent)
+    })
 }
 
 fn double(expr: Expr) -> Expr {

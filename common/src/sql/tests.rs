@@ -149,6 +149,8 @@ async fn literals_with_a_point_are_decimal() {
         ("SELECT count(*) FROM m WHERE r = 0.1::real", Ok("1")),
         ("SELECT count(*) FROM m WHERE r = 16777217", Ok("0")),
         ("SELECT count(*) FROM m WHERE x = 1.0", Ok("1")),
+        ("SELECT count(*) FROM m WHERE x IN (1e0, 1.7976931348623157e308, 4.9e-324)", Ok("1")),
+        ("SELECT 1.7976931348623157e308, 1e3 = 1000", Ok("1.7976931348623157e308 true")),
         ("SELECT count(*) FROM m WHERE d = 0.5", Ok("0")),
         ("SELECT count(*) FROM m WHERE d > 0.5", Ok("2")),
         ("SELECT count(*) FROM m WHERE d IN (0.5, 99999999999999999999999999999999999999)", Ok("2")),
@@ -204,7 +206,7 @@ async fn times_have_one_range() {
         ("SELECT count(*) FROM m WHERE ts > day", Ok("1")),
         ("SELECT count(*) FROM m WHERE ts < now()", Ok("3")),
         ("SELECT ts::timestamp FROM m WHERE q = 1", Ok("9999-12-31T23:59:59.999999")),
-        ("SELECT arrow_typeof(now())", Ok("Timestamp(µs, \"UTC\")")),
+        ("SELECT arrow_typeof(now())", Ok("Timestamp(µs)")),
         (
             "SELECT to_timestamp(253402300799), to_timestamp('9999-12-31')",
             Ok("9999-12-31T23:59:59 9999-12-31T00:00:00"),
@@ -219,6 +221,9 @@ async fn times_have_one_range() {
         ("SELECT TIMESTAMP '2026-03-29 02:30:00' AT TIME ZONE 'Europe/Berlin'", Ok("2026-03-29T01:30:00Z")),
         ("SELECT TIMESTAMP '2025-10-26 02:30:00' AT TIME ZONE 'Europe/Berlin'", Ok("2025-10-26T01:30:00Z")),
         ("SELECT tz AT TIME ZONE 'Nowhere/Else' FROM m", Err("no time zone `Nowhere/Else`")),
+        ("SELECT count(*) FROM m WHERE ts - date_trunc('month', ts) > INTERVAL '1 day' AND q = 1", Ok("1")),
+        ("SELECT INTERVAL '24 hours' = INTERVAL '1 day', INTERVAL '1 month' > INTERVAL '29 days'", Ok("true true")),
+        ("SELECT max(q) FROM m WHERE ts - '2026-01-01'::timestamp < '1 day'::interval", Ok("100000")),
         ("SELECT extract(hour FROM tz AT TIME ZONE 'Europe/Berlin') FROM m WHERE q = 100000", Ok("12")),
     ] {
         check(sql, expected).await;
@@ -256,6 +261,27 @@ async fn an_aggregate_without_keys_has_a_row_that_filters_can_leave_out() {
 }
 
 #[tokio::test]
+async fn plans_keep_what_a_query_says() {
+    for (sql, expected) in [
+        ("SELECT DISTINCT (flag IS NOT FALSE) AS c FROM m ORDER BY 1", Ok("false | true")),
+        ("SELECT q FROM (SELECT q FROM m ORDER BY 1 LIMIT 3 OFFSET 1) s ORDER BY 1", Ok("1 | 100000 | 2147483647")),
+        ("SELECT q FROM (SELECT q FROM m ORDER BY 1 LIMIT 2 OFFSET 1) s ORDER BY 1 DESC", Ok("100000 | 1")),
+        (
+            "SELECT q FROM (SELECT z.q FROM m z ORDER BY 1 LIMIT 2 OFFSET 2) s ORDER BY q LIMIT 1 OFFSET 1",
+            Ok("2147483647"),
+        ),
+        (
+            "SELECT a.p, a.p AS c FROM m a WHERE p = 0 UNION ALL SELECT 7, 5 FROM m w WHERE p = 0 ORDER BY 1, 2 DESC",
+            Ok("0 0 | 7 5"),
+        ),
+        ("SELECT count(*) FROM m HAVING false", Ok("")),
+        ("SELECT count(*) FROM m HAVING true", Ok("4")),
+    ] {
+        check(sql, expected).await;
+    }
+}
+
+#[tokio::test]
 async fn casts_round_and_types_are_what_they_say() {
     for (sql, expected) in [
         (
@@ -271,10 +297,7 @@ async fn casts_round_and_types_are_what_they_say() {
         ("SELECT arrow_typeof('2026-01-01'::timestamp), arrow_typeof(1::float)", Ok("Timestamp(µs) Float64")),
         ("SELECT 2 ^ 3, -2 ^ 2", Ok("8.0 4.0")),
         ("SELECT percentile_cont(q, 0.95) FROM m WHERE k = 'a'", Ok("95000.04999999999")),
-        (
-            "SELECT percentile_cont(0.123456789) WITHIN GROUP (ORDER BY q) FROM m WHERE k = 'a'",
-            Ok("12346.555443211001"),
-        ),
+        ("SELECT percentile_cont(0.123456789) WITHIN GROUP (ORDER BY q) FROM m WHERE k = 'a'", Ok("12346.555443211")),
         ("SELECT median(p) FROM m WHERE p IN (0, 1)", Ok("0.5")),
         ("SELECT percentile_cont(x, 0.5) FROM m WHERE k = 'b'", Ok("inf")),
     ] {

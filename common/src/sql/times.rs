@@ -7,14 +7,17 @@ use datafusion::{
     arrow::{
         array::{ArrayRef, AsArray, PrimitiveArray, timezone::Tz},
         compute::kernels::aggregate::{max, min},
-        datatypes::{DataType, IntervalUnit, TimeUnit, TimestampMicrosecondType},
+        datatypes::{
+            DataType, Decimal128Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+            TimestampMicrosecondType,
+        },
         error::ArrowError,
         temporal_conversions::as_datetime,
     },
     common::{ScalarValue, exec_err, plan_err},
     error::Result,
     functions::datetime,
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
 use super::types::timestamp;
@@ -294,4 +297,55 @@ fn instant(us: i64, zone: Tz) -> Option<i64> {
     let offset = zone.offset_from_local_datetime(&time).latest();
     let offset = offset.or_else(|| zone.offset_from_local_datetime(&(time - Duration::hours(3))).latest())?;
     us.checked_sub(i64::from(offset.fix().local_minus_utc()) * 1_000_000)
+}
+
+/// How long an interval is, in nanoseconds: a month has 30 days and a day 24 hours, as PostgreSQL compares them.
+pub(super) fn length(interval: Expr) -> Expr {
+    ScalarUDF::new_from_impl(Length { signature: Signature::any(1, Volatility::Immutable) }).call(vec![interval])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Length {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Length {
+    fn name(&self) -> &'static str {
+        "length_of_interval"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Decimal128(38, 0))
+    }
+
+    fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = matches!(call.args[0], ColumnarValue::Scalar(_));
+        let array = call.args[0].to_array(if scalar { 1 } else { call.number_rows })?;
+        let lengths = match array.data_type() {
+            // As an interval the longest would be out of range.
+            DataType::Duration(unit) => {
+                let nanoseconds: i128 = match unit {
+                    TimeUnit::Second => 1_000_000_000,
+                    TimeUnit::Millisecond => 1_000_000,
+                    TimeUnit::Microsecond => 1_000,
+                    TimeUnit::Nanosecond => 1,
+                };
+                let counts = datafusion::arrow::compute::cast(&array, &DataType::Int64)?;
+                let counts = counts.as_primitive::<Int64Type>();
+                counts.unary::<_, Decimal128Type>(|count| i128::from(count) * nanoseconds)
+            }
+            _ => {
+                let parts = datafusion::arrow::compute::cast(&array, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+                parts.as_primitive::<IntervalMonthDayNanoType>().unary::<_, Decimal128Type>(|part| {
+                    let days = i128::from(part.months) * 30 + i128::from(part.days);
+                    days * i128::from(DAY_US) * 1000 + i128::from(part.nanoseconds)
+                })
+            }
+        };
+        columnar(Arc::new(lengths.with_precision_and_scale(38, 0)?), scalar)
+    }
 }

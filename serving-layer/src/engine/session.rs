@@ -17,6 +17,7 @@ use datafusion::{
 
 use super::{
     functions,
+    offsets::KeepOffsets,
     stop::{GiveWay, Stop},
 };
 use common::sql;
@@ -41,6 +42,8 @@ impl Base {
             .with_create_default_catalog_and_schema(false)
             .with_default_catalog_and_schema(CATALOG, SCHEMA);
         let mut rules = PhysicalOptimizer::new().rules;
+        // Before anything looks at orders.
+        rules.insert(0, Arc::new(KeepOffsets));
         // Before the rules that give way at sources, and those that share filters between operators, which must be last.
         let at = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len());
         rules.insert(at, Arc::new(GiveWay));

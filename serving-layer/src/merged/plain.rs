@@ -21,13 +21,13 @@ use datafusion::{
 /// rule that goes by one of them makes a plan that is refused later, so that a query would be answered or not by what
 /// has been touched.
 #[derive(Debug)]
-pub(super) struct PlainExec {
+pub(crate) struct PlainExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
 impl PlainExec {
-    pub(super) fn new(input: Arc<dyn ExecutionPlan>) -> Self {
+    pub(crate) fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(input.schema()),
             Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
