@@ -27,8 +27,19 @@ pub fn rewrite(sql: &mut impl VisitMut) {
     let _: ControlFlow<()> = VisitMut::visit(sql, &mut Calls);
 }
 
+/// What DataFusion's message says of a function that is not there, and what to write instead; `None` where it says
+/// something else.
+pub fn unknown(message: &str) -> Option<(String, String)> {
+    let quoted = |after: &str| message.split_once(after).and_then(|(_, rest)| rest.split('\'').next());
+    let function = quoted("Invalid function '")?;
+    let near = || quoted("Did you mean '").map(|near| format!("did you mean `{near}`?"));
+    let hint = instead_of(function).map(str::to_owned).or_else(near);
+    let hint = hint.unwrap_or_else(|| "see DataFusion's SQL reference for its functions".to_owned());
+    Some((format!("there is no function `{function}`"), hint))
+}
+
 /// What to write instead of a function that is not there.
-pub fn instead_of(function: &str) -> Option<&'static str> {
+fn instead_of(function: &str) -> Option<&'static str> {
     Some(match function.to_lowercase().as_str() {
         "mode" => {
             "make a view with the value as a group key and `count(*) AS n`, and take the one of the greatest `n` when \

@@ -97,11 +97,8 @@ pub(super) fn refusal(error: DataFusionError) -> Refusal {
 fn said(message: &str) -> (String, String) {
     let message = message.split("\nThis issue was likely caused by a bug").next().unwrap_or(message);
     let quoted = |after: &str| message.split_once(after).and_then(|(_, rest)| rest.split('\'').next());
-    if let Some(function) = quoted("Invalid function '") {
-        let near = || quoted("Did you mean '").map(|near| format!("did you mean `{near}`?"));
-        let hint = calls::instead_of(function).map(str::to_owned).or_else(near);
-        let hint = hint.unwrap_or_else(|| "see DataFusion's SQL reference for its functions".to_owned());
-        return (format!("there is no function `{function}`"), hint);
+    if let Some(unknown) = calls::unknown(message) {
+        return unknown;
     }
     if let Some(function) = quoted("a call to '") {
         let hint = match function {

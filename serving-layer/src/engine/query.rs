@@ -11,6 +11,7 @@ use std::{
 
 use common::{
     access::Scope,
+    calls,
     catalog::{Dataset, View},
     position::Frontier,
     speed::{self, Frozen, Request, ViewRequest},
@@ -325,7 +326,10 @@ impl Engine {
                 "a subquery refers to the outer query in a way that is not supported",
                 "compare with it by `column = outer.column` in the subquery's `WHERE`, or write a join",
             ),
-            _ => Error::Refused { reason: error.strip_backtrace(), hint: None, at },
+            _ => match calls::unknown(&error.strip_backtrace()) {
+                Some((reason, hint)) => Error::Refused { reason, hint: Some(hint), at },
+                None => Error::Refused { reason: error.strip_backtrace(), hint: None, at },
+            },
         }
     }
 }
