@@ -139,7 +139,7 @@ async fn a_group_without_a_value_is_null_and_said() {
         ("SELECT k, a / b AS r, count(*) AS n FROM e WHERE b = 0 GROUP BY k, a, b", &[][..]),
         (
             "SELECT k, sum(a) / sum(b) AS r, count(*) AS n FROM e WHERE a IN (1, 2, 5) GROUP BY k",
-            &[r#"{"k":"x","r":null,"n":1} failed"#, r#"{"k":"y","r":7,"n":2}"#],
+            &[r#"{"k":"x","r":null,"n":1} failed"#, r#"{"k":"y","r":7.0000,"n":2}"#],
         ),
         (
             "SELECT k, count(*) AS n FROM e WHERE a IN (1, 2, 5) GROUP BY k HAVING sum(a) / sum(b) > 1",
@@ -229,7 +229,7 @@ impl PhysicalExpr for Panics {
 
 #[tokio::test]
 async fn a_panic_is_a_failure_of_the_row_that_it_comes_from() {
-    let (mut fold, input) = planned("SELECT sum(a / b) AS s, count(*) AS n FROM e");
+    let (mut fold, input) = planned("SELECT max(a / b) AS s, count(*) AS n FROM e");
     let b = Column::new_with_schema("b", fold.input()).unwrap();
     let rows = Rows {
         conditions: Vec::new(),
@@ -241,7 +241,7 @@ async fn a_panic_is_a_failure_of_the_row_that_it_comes_from() {
     fold.rows = Arc::new(rows);
     for at_once in [6, 3, 1] {
         let (rows, failed) = folded(&fold, &input, at_once).await;
-        assert_eq!((rows, failed.count()), (vec![r#"{"s":6,"n":4}"#.to_owned()], 2));
+        assert_eq!((rows, failed.count()), (vec![r#"{"s":3,"n":4}"#.to_owned()], 2));
         assert!(failed.newest(1)[0].reason.contains("it panicked: zero is not expected"));
     }
 }
