@@ -241,7 +241,7 @@ async fn a_panic_is_a_failure_of_the_row_that_it_comes_from() {
     fold.rows = Arc::new(rows);
     for at_once in [6, 3, 1] {
         let (rows, failed) = folded(&fold, &input, at_once).await;
-        assert_eq!((rows, failed.count()), (vec![r#"{"s":3,"n":4}"#.to_owned()], 2));
+        assert_eq!((rows, failed.count()), (vec![r#"{"s":5,"n":4}"#.to_owned()], 2));
         assert!(failed.newest(1)[0].reason.contains("it panicked: zero is not expected"));
     }
 }
