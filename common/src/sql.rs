@@ -24,14 +24,12 @@ mod exact;
 mod fallible;
 mod floats;
 mod meaning;
-mod prepare;
 mod times;
 mod types;
 
 pub use dialect::Dialect;
 pub(crate) use fallible::{may_fail, row_may_fail};
 pub use floats::{canonical_f32, canonical_f64};
-pub use prepare::{prepare, prepare_expr};
 
 #[cfg(test)]
 mod tests;

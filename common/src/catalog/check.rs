@@ -44,7 +44,6 @@ impl Planner {
         let refused = |refusal: statement::Refusal| (refusal.reason, refusal.hint);
         statement::ignored::check(&check, &self.state).map_err(refused)?;
         statement::plain::rewrite(&mut check).map_err(refused)?;
-        sql::prepare(&mut check);
         let named = ExprWithAlias { expr: check, alias: None };
         let expression =
             self.state.create_logical_expr_from_sql_expr(named, &self.columns).map_err(|error| self.refused(error))?;

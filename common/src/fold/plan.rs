@@ -72,7 +72,6 @@ pub(super) fn logical_plan(context: &SessionContext, dataset: &Arc<Dataset>, que
     context.register_table(dataset.name.as_str(), Arc::new(EmptyTable::new(dataset.schema.clone())))?;
     context.register_udf(calls::typed());
     let mut query = query.clone();
-    sql::prepare(&mut query);
     let plan = |query: Query| {
         let statement = Statement::Statement(Box::new(Sql::Query(Box::new(query))));
         let planned = context.state().statement_to_plan(statement).now_or_never();

@@ -76,7 +76,7 @@ async fn answer(context: &SessionContext, sql: &str) -> Result<String, DataFusio
     let Some(Statement::Statement(mut statement)) = parser.parse_statements()?.pop_front() else {
         panic!("{sql}: no statement")
     };
-    prepare(statement.as_mut());
+    crate::statement::plain::rewrite(statement.as_mut()).unwrap();
     let plan = context.state().statement_to_plan(Statement::Statement(statement)).await?;
     let batches = context.execute_logical_plan(plan).await?.collect().await?;
     let options = FormatOptions::default().with_null("NULL").with_display_error(false);

@@ -15,6 +15,7 @@ use super::Refusal;
 mod interval;
 mod pattern;
 mod row;
+mod words;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +55,7 @@ impl VisitorMut for Rewrite {
 
     /// Parts first: a row of patterns is a row of what they became.
     fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Refusal> {
+        words::known(expression);
         let rewritten = match expression {
             Expr::Like { .. } | Expr::ILike { .. } => pattern::like(expression),
             Expr::SimilarTo { .. } => pattern::similar(expression),

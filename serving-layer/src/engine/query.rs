@@ -372,7 +372,7 @@ fn parse(sql: &str) -> Result<Statement, Error> {
     };
     let parser = DFParserBuilder::new(sql).with_dialect(&common::sql::Dialect).build();
     let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(refused)?;
-    let mut statement = match (statements.pop_front(), statements.is_empty()) {
+    let statement = match (statements.pop_front(), statements.is_empty()) {
         (Some(statement), true) => statement,
         (None, _) => return Err(Error::refused("there is no query", "write `SELECT …`")),
         (Some(_), false) => return Err(Error::refused("there is more than one statement", "ask one query at a time")),
@@ -397,17 +397,7 @@ fn parse(sql: &str) -> Result<Statement, Error> {
             "only queries are answered: write `SELECT …`, `SHOW TABLES` or `DESCRIBE …`",
         ));
     }
-    prepare(&mut statement);
     Ok(statement)
-}
-
-/// Writes what DataFusion has no words for in words that it has.
-fn prepare(statement: &mut Statement) {
-    match statement {
-        Statement::Statement(statement) => common::sql::prepare(statement.as_mut()),
-        Statement::Explain(explain) => prepare(&mut explain.statement),
-        _ => {}
-    }
 }
 
 fn first_words(sql: &str) -> String {
