@@ -128,12 +128,14 @@ impl From<statement::Refusal> for Refusal {
 impl Fold {
     /// Plans the fold of `query` over `dataset`. What cannot be folded exactly is refused.
     pub fn plan(dataset: &Arc<Dataset>, query: &Query) -> Result<Self, Refusal> {
-        refuse::check(dataset, query)?;
-        let mut plain = query.clone();
-        calls::rewrite(&mut plain);
-        statement::ignored::check(&plain, &plan::session().state())?;
-        statement::plain::rewrite(&mut plain)?;
-        plan::plan(dataset, query, &plain)
+        statement::on_deep_stack(|| {
+            refuse::check(dataset, query)?;
+            let mut plain = query.clone();
+            calls::rewrite(&mut plain);
+            statement::ignored::check(&plain, &plan::session().state())?;
+            statement::plain::rewrite(&mut plain)?;
+            plan::plan(dataset, query, &plain)
+        })
     }
 
     /// Which columns of the dataset's `schema` are read, in the order of [`Fold::input`].

@@ -8,6 +8,15 @@ pub mod plain;
 
 use sqlparser::tokenizer::{Location, Span};
 
+/// What the deepest statement that is taken needs, in bytes, in a build without optimization.
+const STACK: usize = 32 << 20;
+
+/// Runs what looks at whole statements on a stack that is deep enough for any: the parser's library finds the place of an
+/// expression by calling itself, and does not look at how much stack is left.
+pub fn on_deep_stack<T>(work: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(STACK / 2, STACK, work)
+}
+
 /// Why a statement cannot be taken as it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {

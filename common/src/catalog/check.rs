@@ -42,8 +42,11 @@ impl Planner {
     pub(super) fn plan(&self, sql: &Sql) -> Result<Arc<dyn PhysicalExpr>, Refused> {
         let mut check = sql.clone();
         let refused = |refusal: statement::Refusal| (refusal.reason, refusal.hint);
-        statement::ignored::check(&check, &self.state).map_err(refused)?;
-        statement::plain::rewrite(&mut check).map_err(refused)?;
+        statement::on_deep_stack(|| {
+            statement::ignored::check(&check, &self.state)?;
+            statement::plain::rewrite(&mut check)
+        })
+        .map_err(refused)?;
         let named = ExprWithAlias { expr: check, alias: None };
         let expression =
             self.state.create_logical_expr_from_sql_expr(named, &self.columns).map_err(|error| self.refused(error))?;

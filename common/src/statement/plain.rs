@@ -15,9 +15,9 @@ use super::Refusal;
 mod interval;
 mod pattern;
 mod row;
-mod words;
 #[cfg(test)]
 mod tests;
+mod words;
 
 /// Rewrites a statement, a query or an expression.
 pub fn rewrite(part: &mut impl VisitMut) -> Result<(), Refusal> {

@@ -3,7 +3,7 @@
 use common::{
     access::Scope,
     calls,
-    statement::{Refusal, ignored, plain},
+    statement::{Refusal, ignored, on_deep_stack, plain},
 };
 use datafusion::{
     execution::SessionState,
@@ -28,12 +28,14 @@ pub(super) fn prepare(
         statement => statement,
     };
     let Statement::Statement(statement) = statement else { return Ok(()) };
-    parameters::bind(statement, parameters).map_err(refused)?;
-    calls::rewrite(statement);
-    ignored::check(statement, state).map_err(refused)?;
-    plain::rewrite(statement).map_err(refused)?;
-    names::make_distinct(statement);
-    Ok(())
+    on_deep_stack(|| {
+        parameters::bind(statement, parameters).map_err(refused)?;
+        calls::rewrite(statement);
+        ignored::check(statement, state).map_err(refused)?;
+        plain::rewrite(statement).map_err(refused)?;
+        names::make_distinct(statement);
+        Ok(())
+    })
 }
 
 impl Engine {
