@@ -343,7 +343,7 @@ impl Merge<'_> {
             return Ok(merged);
         }
         let passes = Arc::new(Column::new(common::fold::HAVING, columns.len() - 1));
-        Ok(Arc::new(FilterExec::try_new(passes, merged)?))
+        Ok(Arc::new(PlainExec::closed(Arc::new(FilterExec::try_new(passes, merged)?))))
     }
 
     fn projected(

@@ -101,6 +101,11 @@ fn cell(column: &ArrayRef, row: usize) -> Result<Cell> {
         DataType::Float64 => float(text.trim_matches('"'))?,
         kind if kind.is_integer() || kind.is_decimal() => exact(&text),
         DataType::List(_) => list(&serde_json::from_str(&text)?),
+        // Years after 9999 have a sign here, as ISO 8601 asks for.
+        DataType::Date32 | DataType::Timestamp(..) => {
+            let text = serde_json::from_str(&text).unwrap_or(text);
+            Cell::Text(text.trim_start_matches('+').to_owned())
+        }
         _ => Cell::Text(serde_json::from_str(&text).unwrap_or(text)),
     })
 }

@@ -220,10 +220,15 @@ pub(super) const AGGREGATES: &[Op] = &[
     op('a', "f", "quantile_cont({0}, 0.25){f}")
         .postgres("percentile_cont(0.25) WITHIN GROUP (ORDER BY {0}){f}")
         .needs("percentiles"),
-    op('g', "fi", "approx_percentile_cont_with_weight({1}, 0.5) WITHIN GROUP (ORDER BY {0}){f}")
-        .duck("max({0}){f}")
-        .postgres("max({0}){f}")
-        .needs("percentiles"),
+    // A weight is greater than nothing.
+    op(
+        'g',
+        "fb",
+        "approx_percentile_cont_with_weight(CASE WHEN {1} THEN 2 ELSE 1 END, 0.5) WITHIN GROUP (ORDER BY {0}){f}",
+    )
+    .duck("max({0}){f}")
+    .postgres("max({0}){f}")
+    .needs("percentiles"),
     op('A', "i", "array_agg(DISTINCT {0} ORDER BY {0}){f}").duck("list(DISTINCT {0} ORDER BY {0} NULLS LAST){f}"),
     op('t', "t", "string_agg({0}, '|' ORDER BY {0}){f}")
         .duck("string_agg({0}, '|' ORDER BY {0} NULLS LAST){f}")

@@ -28,7 +28,7 @@ impl PhysicalOptimizerRule for KeepOffsets {
         plan.transform_up(|node| {
             let has_offset = node.downcast_ref::<GlobalLimitExec>().is_some_and(|limit| limit.skip() > 0);
             Ok(match has_offset {
-                true => Transformed::yes(Arc::new(PlainExec::new(node)) as Arc<dyn ExecutionPlan>),
+                true => Transformed::yes(Arc::new(PlainExec::closed(node)) as Arc<dyn ExecutionPlan>),
                 false => Transformed::no(node),
             })
         })

@@ -24,6 +24,8 @@ use datafusion::{
 pub(crate) struct PlainExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
+    /// Whether filters from above go below.
+    filters_pass: bool,
 }
 
 impl PlainExec {
@@ -34,7 +36,12 @@ impl PlainExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { input, properties: Arc::new(properties) }
+        Self { input, properties: Arc::new(properties), filters_pass: true }
+    }
+
+    /// The same, below which no filter goes: what is left out there is nothing to compute a filter over.
+    pub(crate) fn closed(input: Arc<dyn ExecutionPlan>) -> Self {
+        Self { filters_pass: false, ..Self::new(input) }
     }
 }
 
@@ -70,7 +77,7 @@ impl ExecutionPlan for PlainExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match <[_; 1]>::try_from(children) {
-            Ok([input]) => Ok(Arc::new(Self::new(input))),
+            Ok([input]) => Ok(Arc::new(Self { filters_pass: self.filters_pass, ..Self::new(input) })),
             Err(_) => Err(DataFusionError::Internal("plain rows have one input".to_owned())),
         }
     }
@@ -102,6 +109,9 @@ impl ExecutionPlan for PlainExec {
         filters: Vec<Arc<dyn PhysicalExpr>>,
         _: &ConfigOptions,
     ) -> Result<FilterDescription> {
-        FilterDescription::from_children(filters, &self.children())
+        match self.filters_pass {
+            true => FilterDescription::from_children(filters, &self.children()),
+            false => Ok(FilterDescription::all_unsupported(&filters, &self.children())),
+        }
     }
 }
