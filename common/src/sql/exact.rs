@@ -83,13 +83,16 @@ impl OptimizerRule for AboveAggregates {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        if let LogicalPlan::Filter(filter) = &plan
-            && let LogicalPlan::Aggregate(aggregate) = filter.input.as_ref()
-            && aggregate.group_expr.is_empty()
-        {
-            return Ok(Transformed::no(plan));
+        // Filters one above the other are pushed together.
+        let mut below = &plan;
+        while let LogicalPlan::Filter(filter) = below {
+            below = &filter.input;
         }
-        self.0.rewrite(plan, config)
+        let is_kept = matches!(below, LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty());
+        match is_kept && matches!(plan, LogicalPlan::Filter(_)) {
+            true => Ok(Transformed::no(plan)),
+            false => self.0.rewrite(plan, config),
+        }
     }
 }
 

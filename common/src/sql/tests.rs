@@ -193,6 +193,8 @@ async fn times_have_one_range() {
         ("SELECT date_bin('1 day 1 month', ts) FROM m", Err("months together")),
         ("SELECT date_trunc('month', ts) FROM m WHERE q = 1", Ok("9999-12-01T00:00:00")),
         ("SELECT date_trunc('year', ts) FROM m WHERE p = 0", Ok("0001-01-01T00:00:00")),
+        ("SELECT count(date_trunc('day', to_timestamp_micros(9223372036854775807)))", Ok("1")),
+        ("SELECT date_trunc('year', to_timestamp_micros(-9223372036854775807)) IS NULL", Err("out of the range")),
         ("SELECT date_trunc('week', ts) FROM m WHERE q = 1", Ok("9999-12-27T00:00:00")),
         (
             "SELECT date_trunc('quarter', ts), date_trunc('month', day)::date FROM m WHERE q = 1",
@@ -255,6 +257,7 @@ async fn an_aggregate_without_keys_has_a_row_that_filters_can_leave_out() {
         ("SELECT c FROM (SELECT count(*) AS c, 5 AS x FROM m) WHERE x < 1", Ok("")),
         ("SELECT count(*) FROM m HAVING 1 = 2", Ok("")),
         ("SELECT c FROM (SELECT count(*) AS c, 5 AS x FROM m) WHERE x > 1", Ok("4")),
+        ("SELECT c FROM (SELECT count(*) AS c, 5 AS x FROM m HAVING max(q) > 0) WHERE x < 1", Ok("")),
     ] {
         check(sql, expected).await;
     }

@@ -84,19 +84,24 @@ impl ScalarUDFImpl for DateTrunc {
         if !beyond(min(times)) && !beyond(max(times)) {
             return self.inner.invoke_with_args(call);
         }
-        let cycles = |us: i64| (us.saturating_add(CYCLE_US / 2)).div_euclid(CYCLE_US) * CYCLE_US;
         let zone = times.timezone().map(Arc::from);
-        let shift = times.unary::<_, TimestampMicrosecondType>(cycles);
-        let shifted = times.unary::<_, TimestampMicrosecondType>(|us| us - cycles(us)).with_timezone_opt(zone.clone());
+        let shifted = times.unary::<_, TimestampMicrosecondType>(within_cycle).with_timezone_opt(zone.clone());
         call.args[1] = ColumnarValue::Array(Arc::new(shifted));
         let rows = call.number_rows;
         let truncated = self.inner.invoke_with_args(call)?.into_array(rows)?;
         let truncated = truncated.as_primitive::<TimestampMicrosecondType>();
-        let back: Times = datafusion::arrow::compute::try_binary(truncated, &shift, |us, shift| {
-            us.checked_add(shift).ok_or_else(|| out_of_range(us))
+        let back: Times = datafusion::arrow::compute::try_binary(truncated, times, |truncated, us| {
+            let left_out = within_cycle(us) - truncated;
+            us.checked_sub(left_out).ok_or_else(|| out_of_range(us))
         })?;
         columnar(Arc::new(back.with_timezone_opt(zone)), scalar)
     }
+}
+
+/// The same time of the calendar in the 400 years around 1970.
+fn within_cycle(us: i64) -> i64 {
+    let in_cycle = us.rem_euclid(CYCLE_US);
+    if in_cycle < CYCLE_US / 2 { in_cycle } else { in_cycle - CYCLE_US }
 }
 
 fn out_of_range(us: i64) -> ArrowError {

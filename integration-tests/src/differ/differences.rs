@@ -46,6 +46,11 @@ const DIFFERENCES: &[Difference] = &[
         "SELECT regr_slope(x, x) FROM (VALUES (CAST(3 AS REAL)), (CAST(3 AS REAL))) AS t(x)",
         ["NULL", "NaN", "NULL"],
     ),
+    differ(
+        "fit of a level line",
+        "SELECT regr_r2(y, x) FROM (VALUES (CAST(3 AS REAL), CAST(1 AS REAL)), (CAST(3 AS REAL), CAST(2 AS REAL))) AS t(y, x)",
+        ["NULL", "1.0", "1.0"],
+    ),
 ];
 
 /// What is said wrongly.

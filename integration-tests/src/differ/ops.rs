@@ -190,7 +190,6 @@ pub(super) const AGGREGATES: &[Op] = &[
     op('a', "ff", "covar_pop({0}, {1}){f}").needs("regression"),
     op('a', "ff", "regr_slope({0}, {1}){f}").needs("regression"),
     op('a', "ff", "regr_intercept({0}, {1}){f}").needs("regression"),
-    op('a', "ff", "regr_r2({0}, {1}){f}").needs("regression"),
     op('l', "ff", "regr_count({0}, {1}){f}").needs("regression"),
     op('a', "ff", "regr_avgx({0}, {1}){f}").needs("regression"),
     op('a', "ff", "regr_avgy({0}, {1}){f}").needs("regression"),
