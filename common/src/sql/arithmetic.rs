@@ -31,6 +31,11 @@ pub(super) fn wraps(data_type: &DataType) -> bool {
         )
 }
 
+/// Whether an expression is what [`checked`] makes: then its type is one that [`wraps`].
+pub(super) fn is_checked(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if call.func.inner().downcast_ref::<Checked>().is_some())
+}
+
 /// `left op right`, of operands whose types fit each other.
 pub(super) fn checked(left: Expr, op: Operator, right: Expr) -> Expr {
     ScalarUDF::new_from_impl(Checked { op, signature: Signature::any(2, Volatility::Immutable) })

@@ -172,8 +172,10 @@ fn is_arithmetic(op: Operator) -> bool {
 }
 
 fn arithmetic(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
-    Ok(match arithmetic::wraps(&left) && arithmetic::wraps(&right) {
+    // The type of a long chain is not looked for again at each of its links.
+    let wraps = |side: &Expr| Ok(arithmetic::is_checked(side) || arithmetic::wraps(&side.get_type(schema)?));
+    let both: Result<bool> = wraps(&binary.right).and_then(|right| Ok(right && wraps(&binary.left)?));
+    Ok(match both? {
         true => Transformed::yes(arithmetic::checked(*binary.left, binary.op, *binary.right)),
         false => Transformed::no(Expr::BinaryExpr(binary)),
     })
