@@ -155,6 +155,12 @@ fn exact_part(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> R
             let expr = rounded.unwrap_or(*expr);
             Transformed::yes(Expr::TryCast(TryCast { expr: Box::new(expr), field }))
         }
+        Expr::ScalarFunction(mut call) if matches!(call.func.name(), "nullif" | "greatest" | "least") => {
+            let compared: Result<Vec<Expr>> =
+                call.args.into_iter().map(|argument| canonical(argument, schema, is_canonical)).collect();
+            call.args = compared?;
+            Transformed::yes(Expr::ScalarFunction(call))
+        }
         Expr::AggregateFunction(call) => Transformed::yes(aggregate(call, schema, is_canonical)?),
         Expr::WindowFunction(window) => {
             let WindowFunction { fun, mut params } = *window;

@@ -177,6 +177,7 @@ async fn floating_point_numbers_have_one_order() {
         ("SELECT count(*) FROM m WHERE x > 'Infinity'", Ok("1")),
         ("SELECT x FROM m ORDER BY x DESC NULLS LAST LIMIT 1", Ok("NaN")),
         ("SELECT -x FROM m ORDER BY -x DESC NULLS LAST LIMIT 1", Ok("NaN")),
+        ("SELECT count(nullif('-0.0'::double, z * 1)) FROM m", Ok("1")),
         ("SELECT max(x) OVER (ORDER BY q) FROM m WHERE k = 'a' ORDER BY 1", Ok("NaN | NaN")),
     ] {
         check(sql, expected).await;
