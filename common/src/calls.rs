@@ -85,13 +85,15 @@ pub fn name_casts(sql: &mut impl VisitMut) {
     let _: ControlFlow<()> = VisitMut::visit(sql, &mut Casts);
 }
 
-/// The function that says in a name of which type its argument is, and goes when expressions are simplified.
-pub fn typed() -> ScalarUDF {
-    ScalarUDF::from(Typed { signature: Signature::any(2, Volatility::Immutable) })
+/// The function that says in a name of which type its argument is. Where it `goes` when expressions are simplified,
+/// whoever plans further must not go by names.
+pub fn typed(goes: bool) -> ScalarUDF {
+    ScalarUDF::from(Typed { goes, signature: Signature::any(2, Volatility::Immutable) })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Typed {
+    goes: bool,
     signature: Signature,
 }
 
@@ -113,7 +115,10 @@ impl ScalarUDFImpl for Typed {
         mut arguments: Vec<datafusion::logical_expr::Expr>,
         _: &SimplifyContext,
     ) -> Result<ExprSimplifyResult> {
-        Ok(ExprSimplifyResult::Simplified(arguments.swap_remove(0)))
+        Ok(match self.goes {
+            true => ExprSimplifyResult::Simplified(arguments.swap_remove(0)),
+            false => ExprSimplifyResult::Original(arguments),
+        })
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -41,6 +41,7 @@ mod types;
 use rows::Rows;
 
 pub use failed::{Collector, Failed, FailedEvent};
+pub use planned::AGGREGATES;
 pub use rows::{is_of_values, is_unplaced, panicked};
 pub use stored::{from_stored, to_stored};
 

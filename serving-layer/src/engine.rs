@@ -26,6 +26,7 @@ use tokio::sync::Mutex;
 
 use crate::{published::Versions, stamp::Stamp};
 
+mod by_name;
 mod functions;
 mod inspect;
 mod offsets;

@@ -70,7 +70,7 @@ pub(super) fn plan(dataset: &Arc<Dataset>, written: &Query, query: &Query) -> Re
 /// The plan of a query as it is written. Where casts make two names the same, they become part of the names.
 pub(super) fn logical_plan(context: &SessionContext, dataset: &Arc<Dataset>, query: &Query) -> Result<LogicalPlan> {
     context.register_table(dataset.name.as_str(), Arc::new(EmptyTable::new(dataset.schema.clone())))?;
-    context.register_udf(calls::typed());
+    context.register_udf(calls::typed(true));
     let mut query = query.clone();
     let plan = |query: Query| {
         let statement = Statement::Statement(Box::new(Sql::Query(Box::new(query))));

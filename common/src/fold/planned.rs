@@ -14,7 +14,7 @@ use super::{
 use crate::catalog::quoted;
 
 /// Aggregates whose states merge exactly (digests: within their error bound), each proven by a test.
-pub(super) const AGGREGATES: &[&str] = &[
+pub const AGGREGATES: &[&str] = &[
     "any_value",
     "approx_distinct",
     "approx_median",

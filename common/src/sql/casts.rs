@@ -33,6 +33,37 @@ pub(super) fn rounded(expr: &Expr, from: &DataType, to: &DataType) -> Option<Exp
     }
 }
 
+/// A cast of what reads nothing, which is computed where there is a row for it: DataFusion refuses a plan with one that
+/// fails, though nobody may need its value.
+pub(super) fn late(expr: Expr, to: &DataType) -> Expr {
+    let late = Late { to: to.clone(), signature: Signature::any(1, Volatility::Immutable) };
+    ScalarUDF::new_from_impl(late).call(vec![expr])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Late {
+    to: DataType,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Late {
+    fn name(&self) -> &'static str {
+        "late_cast"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.to.clone())
+    }
+
+    fn invoke_with_args(&self, mut call: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        call.args.swap_remove(0).cast_to(&self.to, None)
+    }
+}
+
 /// Halves go to the even neighbour, as PostgreSQL rounds them.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Rounded {

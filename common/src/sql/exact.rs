@@ -20,7 +20,9 @@ use datafusion::{
 };
 
 use super::{
-    arithmetic, casts, conditions, floats,
+    arithmetic, casts, conditions,
+    fallible::{is_constant, is_widening},
+    floats,
     meaning::{column, is_comparison, rewrite},
     times,
 };
@@ -147,7 +149,10 @@ fn exact_part(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> R
             let from = expr.get_type(schema)?;
             let rounded = casts::rounded(&expr, &from, field.data_type());
             let expr = rounded.unwrap_or(*expr);
-            Transformed::yes(Expr::Cast(Cast { expr: Box::new(expr), field }))
+            Transformed::yes(match is_constant(&expr)? && !is_text(&expr) && !is_widening(&from, field.data_type()) {
+                true => casts::late(expr, field.data_type()),
+                false => Expr::Cast(Cast { expr: Box::new(expr), field }),
+            })
         }
         Expr::TryCast(TryCast { expr, field }) => {
             let from = expr.get_type(schema)?;
@@ -171,6 +176,11 @@ fn exact_part(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> R
         }
         other => Transformed::no(other),
     })
+}
+
+/// Whether an expression is a text that stands in the statement: what it cannot be cast to is known when it is read.
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(value, _) if value.data_type().is_string())
 }
 
 fn is_arithmetic(op: Operator) -> bool {

@@ -3,7 +3,7 @@
 use datafusion::{
     arrow::datatypes::DataType,
     common::{ExprSchema, Result, tree_node::TreeNode},
-    logical_expr::{Expr, ExprSchemable, Operator},
+    logical_expr::{Expr, ExprSchemable, Operator, Volatility},
 };
 
 /// Functions that have a value for all arguments.
@@ -61,8 +61,29 @@ fn part_may_fail(part: &Expr, schema: &dyn ExprSchema) -> Result<bool> {
     })
 }
 
+/// Whether an expression reads nothing and is the same each time it is computed.
+pub(super) fn is_constant(expr: &Expr) -> Result<bool> {
+    let is_open = |part: &Expr| match part {
+        Expr::Column(_)
+        | Expr::OuterReferenceColumn(..)
+        | Expr::ScalarVariable(..)
+        | Expr::Placeholder(_)
+        | Expr::AggregateFunction(_)
+        | Expr::WindowFunction(_)
+        | Expr::GroupingSet(_)
+        | Expr::InSubquery(_)
+        | Expr::Exists(_)
+        | Expr::ScalarSubquery(_)
+        | Expr::SetComparison(_)
+        | Expr::LambdaVariable(_) => true,
+        Expr::ScalarFunction(call) => call.func.signature().volatility == Volatility::Volatile,
+        _ => false,
+    };
+    Ok(!expr.exists(|part| Ok(is_open(part)))?)
+}
+
 /// Whether every value of one type is one of the other.
-fn is_widening(from: &DataType, to: &DataType) -> bool {
+pub(super) fn is_widening(from: &DataType, to: &DataType) -> bool {
     use DataType as T;
     let digits = |integer: &DataType| match integer {
         T::Int8 => Some(3),

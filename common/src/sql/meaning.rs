@@ -14,7 +14,7 @@ use datafusion::{
     error::Result,
     functions::datetime,
     logical_expr::{
-        Expr, ExprSchemable, LogicalPlan, Operator, WindowFunctionDefinition, cast,
+        Expr, ExprSchemable, LogicalPlan, Operator, WindowFunctionDefinition, cast, lit,
         expr::{AggregateFunction, Between, BinaryExpr, Cast, InList, ScalarFunction, TryCast, WindowFunction},
         utils::merge_schema,
     },
@@ -310,6 +310,13 @@ fn function(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>
     {
         *text = cast(text.clone(), timestamp(false));
     }
+    // Its type depends on the places, so they are known before any constant is folded.
+    if name == "round"
+        && let Some(places) = call.args.get_mut(1)
+        && let Some(number) = small(places)
+    {
+        *places = lit(number);
+    }
     if name == "to_timestamp" && call.args.len() == 1 {
         match call.args[0].get_type(schema) {
             // Its nanoseconds end in 2262.
@@ -330,6 +337,15 @@ fn function(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>
             Ok(Transformed::yes(cast(call, timestamp(zone.is_some()))))
         }
         _ => Ok(Transformed::yes(call)),
+    }
+}
+
+/// The number that a literal is, with its sign.
+fn small(expr: &Expr) -> Option<i32> {
+    match expr {
+        Expr::Literal(ScalarValue::Int64(Some(number)), _) => i32::try_from(*number).ok(),
+        Expr::Negative(expr) => small(expr)?.checked_neg(),
+        _ => None,
     }
 }
 

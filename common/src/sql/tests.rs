@@ -302,3 +302,33 @@ async fn casts_round_and_types_are_what_they_say() {
         check(sql, expected).await;
     }
 }
+
+/// An error of what nobody needs is none.
+#[tokio::test]
+async fn constants_that_fail_are_computed_only_where_there_is_a_row_for_them() {
+    for (sql, expected) in [
+        ("SELECT q FROM (SELECT q, CAST(CAST('-9223372036854775808' AS BIGINT) AS INT) AS c FROM m) WHERE q = 1", Ok("1")),
+        ("SELECT CAST(9999999999 AS INT) FROM m WHERE q = 1 AND p = 7", Ok("")),
+        ("SELECT CASE WHEN q > 1 THEN 1 ELSE CAST(9999999999 AS INT) END FROM m WHERE p = 50000", Ok("1")),
+        ("SELECT q FROM m WHERE q = 1 AND (p = 1 OR CAST(9999999999 AS INT) = q)", Ok("1")),
+        ("SELECT q FROM m WHERE false AND CAST(9999999999 AS INT) = q", Ok("")),
+        ("SELECT CAST(1e10 AS INT) FROM m LIMIT 0", Ok("")),
+        ("SELECT CAST(9999999999 AS INT) FROM m", Err("Can't cast")),
+        ("SELECT CAST('x' AS INT) FROM m", Err("Cannot cast string 'x'")),
+        ("SELECT 1 / 0 FROM m WHERE q = 1 AND p = 7", Ok("")),
+    ] {
+        check(sql, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn rounded_decimals_are_of_the_type_that_they_say() {
+    for (sql, expected) in [
+        ("SELECT round(CAST('99.99' AS DECIMAL(12,2)), 1) > CAST('1.5' AS DECIMAL(12,2))", Ok("true")),
+        ("SELECT round(CAST('1234.5' AS DECIMAL(12,2)), -2) = 1200", Ok("true")),
+        ("SELECT round(price, 2) > round(1.239, 2) FROM m WHERE price < 1", Ok("false")),
+        ("SELECT round(1.5) = 2, round(-2.5) = -3, round(CAST('0.05' AS DECIMAL(12,2)), 1) = 0.1", Ok("true true true")),
+    ] {
+        check(sql, expected).await;
+    }
+}

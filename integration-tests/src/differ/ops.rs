@@ -206,6 +206,8 @@ pub(super) const AGGREGATES: &[Op] = &[
     op('g', "f", "approx_percentile_cont(0.9) WITHIN GROUP (ORDER BY {0}){f}")
         .duck("max({0}){f}")
         .postgres("max({0}){f}"),
+    // Whichever it is, it is one if there is one.
+    op('g', "f", "any_value({0}){f}").plain("max({0}){f}").postgres("max({0}){f}"),
     op('a', "f", "mean({0}){f}").duck("avg({0}){f}").postgres("avg({0}){f}"),
     op('a', "l", "avg({0}){f}"),
     op('a', "f", "stddev_samp({0}){f}"),
@@ -275,3 +277,24 @@ pub(super) const ORDERED: &[Op] = &[
         .postgres("array_agg({0} ORDER BY {1}, _offset, _partition){f}")
         .needs("by_position"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What no other engine computes alike, and `differences` pins.
+    const DIFFERENT: &[&str] = &["regr_r2"];
+
+    #[test]
+    fn every_aggregate_of_views_is_drawn() {
+        let drawn = |name: &&&str| {
+            let call = format!("{name}(");
+            AGGREGATES.iter().chain(ORDERED).any(|op| op.sql[0].starts_with(&call))
+        };
+        let missing: Vec<_> = common::fold::AGGREGATES
+            .iter()
+            .filter(|name| !drawn(name) && !DIFFERENT.contains(name))
+            .collect();
+        assert_eq!(missing, Vec::<&&str>::new());
+    }
+}

@@ -37,6 +37,8 @@ pub(super) mod master_table;
 mod statement;
 mod subqueries;
 
+pub(super) use statement::name_casts;
+
 /// How long a query waits for the speed layer to be able to complete a batch view version.
 const PATIENCE: Duration = Duration::from_secs(10);
 const TRY_EVERY: Duration = Duration::from_millis(20);
@@ -70,19 +72,26 @@ impl Engine {
         let mut statement = self.shown(parse(sql)?, &options.scope)?;
         statement::prepare(&mut statement, &options.parameters, &self.base.state)?;
         let reads = self.reads(&statement, &options.scope)?;
-        again(|| self.sql_once(statement.clone(), &reads, options)).await
+        again(|| self.sql_once(&statement, &reads, options)).await
     }
 
     async fn sql_once(
         &self,
-        statement: Statement,
+        statement: &Statement,
         reads: &BTreeSet<String>,
         options: &Options,
     ) -> Result<Answer, Error> {
         let frame = self.frame(reads, options).await?;
         let stop = Stop::default();
         let session = self.base.session(frame.tables, &stop).map_err(Error::Execution)?;
-        let plan = session.statement_to_plan(statement).await.map_err(|error| self.planning(error))?;
+        let plan = match session.statement_to_plan(statement.clone()).await {
+            Ok(plan) => plan,
+            // Where casts alone tell two columns apart, they become part of the names.
+            Err(error) => match self.base.plan_with_named_casts(&session, statement).await {
+                Ok(plan) => plan,
+                Err(_) => return Err(self.planning(error)),
+            },
+        };
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|error| {
             Error::refused(

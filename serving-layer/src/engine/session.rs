@@ -8,19 +8,21 @@ use datafusion::{
         SchemaProvider, TableProvider,
     },
     error::Result,
-    execution::{SendableRecordBatchStream, SessionState, TaskContext, runtime_env::RuntimeEnv},
+    execution::{
+        FunctionRegistry, SendableRecordBatchStream, SessionState, TaskContext, runtime_env::RuntimeEnv,
+    },
     logical_expr::LogicalPlan,
-    physical_optimizer::optimizer::PhysicalOptimizer,
     physical_plan::execute_stream,
     prelude::SessionConfig,
+    sql::parser::Statement,
 };
 
 use super::{
-    functions,
+    by_name, functions, query,
     offsets::KeepOffsets,
     stop::{GiveWay, Stop},
 };
-use common::sql;
+use common::{calls, sql};
 
 pub(super) const CATALOG: &str = "lamina";
 pub(super) const SCHEMA: &str = "public";
@@ -41,7 +43,7 @@ impl Base {
             .with_information_schema(true)
             .with_create_default_catalog_and_schema(false)
             .with_default_catalog_and_schema(CATALOG, SCHEMA);
-        let mut rules = PhysicalOptimizer::new().rules;
+        let mut rules = by_name::rules();
         // Before anything looks at orders.
         rules.insert(0, Arc::new(KeepOffsets));
         // Before the rules that give way at sources, and those that share filters between operators, which must be last.
@@ -73,6 +75,18 @@ impl Base {
         state.config_mut().options_mut().extensions.insert(stop.clone());
         state.mark_start_execution();
         Ok(state)
+    }
+
+    /// Plans a statement whose casts are part of the names of what they are in.
+    pub(super) async fn plan_with_named_casts(
+        &self,
+        session: &SessionState,
+        statement: &Statement,
+    ) -> Result<LogicalPlan> {
+        let (mut session, mut statement) = (session.clone(), statement.clone());
+        session.register_udf(Arc::new(calls::typed(false)))?;
+        query::name_casts(&mut statement);
+        session.statement_to_plan(statement).await
     }
 
     /// Plans and starts a query of a session.

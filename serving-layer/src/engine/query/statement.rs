@@ -38,6 +38,19 @@ pub(super) fn prepare(
     })
 }
 
+/// Makes casts part of the names of what they are in. It needs [`calls::typed`].
+pub(in crate::engine) fn name_casts(statement: &mut Statement) {
+    let statement = match statement {
+        Statement::Explain(explain) => explain.statement.as_mut(),
+        statement => statement,
+    };
+    let Statement::Statement(statement) = statement else { return };
+    on_deep_stack(|| {
+        names::name_casts(statement);
+        calls::name_casts(statement.as_mut());
+    });
+}
+
 impl Engine {
     /// `SHOW CREATE TABLE` as a query that has the answer in it.
     pub(super) fn shown(&self, statement: Statement, scope: &Scope) -> Result<Statement, Error> {

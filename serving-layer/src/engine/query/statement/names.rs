@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    self, CastKind, Expr, Ident, Select, SelectItem, TypedString, VisitMut, VisitorMut,
+    self, CastKind, Expr, Ident, Select, SelectItem, TypedString, VisitMut, VisitorMut, visit_expressions,
 };
 
 /// Names each column whose name would be another's too: as PostgreSQL does, with a number that makes it one of its own.
@@ -36,6 +36,45 @@ impl VisitorMut for Distinct {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Names each column that has a cast in it as PostgreSQL does.
+pub(super) fn name_casts(statement: &mut ast::Statement) {
+    let _: ControlFlow<()> = statement.visit(&mut Casts);
+}
+
+struct Casts;
+
+impl VisitorMut for Casts {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let mut taken: BTreeSet<String> = select.projection.iter().filter_map(given).collect();
+        for item in &mut select.projection {
+            let SelectItem::UnnamedExpr(expression) = item else { continue };
+            let has_cast = visit_expressions(expression, |part| match part {
+                Expr::Cast { .. } => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            });
+            if has_cast.is_break() {
+                let alias = Ident::with_quote('"', free(&postgres(expression), &mut taken));
+                *item = SelectItem::ExprWithAlias { expr: expression.clone(), alias };
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `base`, or with the first number that makes it a name of its own.
+fn free(base: &str, taken: &mut BTreeSet<String>) -> String {
+    let mut name = base.to_owned();
+    for number in 1_u32.. {
+        if taken.insert(name.clone()) {
+            break;
+        }
+        name = format!("{base}_{number}");
+    }
+    name
 }
 
 fn is_star(item: &SelectItem) -> bool {
