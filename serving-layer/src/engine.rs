@@ -350,6 +350,12 @@ impl Error {
     fn refused(reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Refused { reason: reason.into(), hint: Some(hint.into()), at: None }
     }
+
+    /// Whether the planner gives two columns one name.
+    fn is_of_names(&self) -> bool {
+        let said = ["unique expression names", "duplicate unqualified field name", "duplicate qualified field name"];
+        matches!(self, Self::Refused { reason, .. } if said.iter().any(|said| reason.contains(said)))
+    }
 }
 
 impl Fault for Error {

@@ -14,8 +14,9 @@ use datafusion::{
     error::Result,
     functions::datetime,
     logical_expr::{
-        Expr, ExprSchemable, LogicalPlan, Operator, WindowFunctionDefinition, cast, lit,
+        Expr, ExprSchemable, LogicalPlan, Operator, WindowFunctionDefinition, cast,
         expr::{AggregateFunction, Between, BinaryExpr, Cast, InList, ScalarFunction, TryCast, WindowFunction},
+        lit,
         utils::merge_schema,
     },
     optimizer::{AnalyzerRule, utils::NamePreserver},

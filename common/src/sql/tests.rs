@@ -307,7 +307,10 @@ async fn casts_round_and_types_are_what_they_say() {
 #[tokio::test]
 async fn constants_that_fail_are_computed_only_where_there_is_a_row_for_them() {
     for (sql, expected) in [
-        ("SELECT q FROM (SELECT q, CAST(CAST('-9223372036854775808' AS BIGINT) AS INT) AS c FROM m) WHERE q = 1", Ok("1")),
+        (
+            "SELECT q FROM (SELECT q, CAST(CAST('-9223372036854775808' AS BIGINT) AS INT) AS c FROM m) WHERE q = 1",
+            Ok("1"),
+        ),
         ("SELECT CAST(9999999999 AS INT) FROM m WHERE q = 1 AND p = 7", Ok("")),
         ("SELECT CASE WHEN q > 1 THEN 1 ELSE CAST(9999999999 AS INT) END FROM m WHERE p = 50000", Ok("1")),
         ("SELECT q FROM m WHERE q = 1 AND (p = 1 OR CAST(9999999999 AS INT) = q)", Ok("1")),
@@ -327,7 +330,29 @@ async fn rounded_decimals_are_of_the_type_that_they_say() {
         ("SELECT round(CAST('99.99' AS DECIMAL(12,2)), 1) > CAST('1.5' AS DECIMAL(12,2))", Ok("true")),
         ("SELECT round(CAST('1234.5' AS DECIMAL(12,2)), -2) = 1200", Ok("true")),
         ("SELECT round(price, 2) > round(1.239, 2) FROM m WHERE price < 1", Ok("false")),
-        ("SELECT round(1.5) = 2, round(-2.5) = -3, round(CAST('0.05' AS DECIMAL(12,2)), 1) = 0.1", Ok("true true true")),
+        (
+            "SELECT round(1.5) = 2, round(-2.5) = -3, round(CAST('0.05' AS DECIMAL(12,2)), 1) = 0.1",
+            Ok("true true true"),
+        ),
+    ] {
+        check(sql, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn numbers_in_the_orders_of_aggregates_are_constants() {
+    for (sql, expected) in [
+        (
+            "SELECT max(q) FILTER (WHERE q > 1), count(first_value) FROM (SELECT q, first_value(q ORDER BY 99) AS first_value FROM m GROUP BY q)",
+            Ok("2147483647 4"),
+        ),
+        ("SELECT array_agg(q ORDER BY 14, q) FROM m WHERE k = 'a'", Ok("[1, 100000]")),
+        ("SELECT q, row_number() OVER (ORDER BY 1.5, q DESC) FROM m WHERE k = 'a' ORDER BY 2", Ok("100000 1 | 1 2")),
+        (
+            "SELECT q, sum(q) OVER w FROM m WHERE k = 'a' WINDOW w AS (ORDER BY 2) ORDER BY 1",
+            Ok("1 100001 | 100000 100001"),
+        ),
+        ("SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY 2) FROM m", Ok("2.0")),
     ] {
         check(sql, expected).await;
     }

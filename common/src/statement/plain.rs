@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 
 use sqlparser::{
     ast::{
-        BinaryOperator, Expr, Fetch, FunctionArg, FunctionArgExpr, LimitClause, Query, Select, SelectFlavor,
-        SelectItem, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut, WildcardAdditionalOptions,
+        BinaryOperator, Expr, Fetch, FunctionArg, FunctionArgExpr, LimitClause, NamedWindowDefinition, NamedWindowExpr,
+        Query, Select, SelectFlavor, SelectItem, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+        WildcardAdditionalOptions,
     },
     tokenizer::Span,
 };
@@ -41,6 +42,11 @@ impl VisitorMut for Rewrite {
         if select.flavor == SelectFlavor::FromFirstNoSelect {
             select.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
             select.flavor = SelectFlavor::FromFirst;
+        }
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(window) = window {
+                words::constant(&mut window.order_by);
+            }
         }
         if let Some(condition) = &mut select.selection {
             row::found_in(condition);

@@ -19,7 +19,7 @@ use common::{
 use datafusion::{
     catalog::TableProvider,
     error::DataFusionError,
-    execution::context::SQLOptions,
+    execution::{SendableRecordBatchStream, SessionState, context::SQLOptions},
     sql::parser::{DFParserBuilder, Statement},
     sql::sqlparser::ast,
 };
@@ -84,14 +84,19 @@ impl Engine {
         let frame = self.frame(reads, options).await?;
         let stop = Stop::default();
         let session = self.base.session(frame.tables, &stop).map_err(Error::Execution)?;
-        let plan = match session.statement_to_plan(statement.clone()).await {
-            Ok(plan) => plan,
+        let rows = match self.stream(&session, statement.clone()).await {
             // Where casts alone tell two columns apart, they become part of the names.
-            Err(error) => match self.base.plan_with_named_casts(&session, statement).await {
-                Ok(plan) => plan,
-                Err(_) => return Err(self.planning(error)),
-            },
+            Err(error) if error.is_of_names() => {
+                let (session, named) = self.base.with_named_casts(&session, statement).map_err(Error::Execution)?;
+                self.stream(&session, named).await.map_err(|_| error)?
+            }
+            rows => rows?,
         };
+        Ok(Answer { rows, stamp: Frame::planned(frame.stamp, &frame.failed_groups), stop })
+    }
+
+    async fn stream(&self, session: &SessionState, statement: Statement) -> Result<SendableRecordBatchStream, Error> {
+        let plan = session.statement_to_plan(statement).await.map_err(|error| self.planning(error))?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|error| {
             Error::refused(
@@ -100,8 +105,7 @@ impl Engine {
             )
         })?;
         let plan = subqueries::rewrite(plan).map_err(|error| self.planning(error))?;
-        let rows = self.base.run(&session, &plan).await.map_err(|error| self.planning(error))?;
-        Ok(Answer { rows, stamp: Frame::planned(frame.stamp, &frame.failed_groups), stop })
+        self.base.run(session, &plan).await.map_err(|error| self.planning(error))
     }
 
     /// What a statement reads, by name.

@@ -8,9 +8,7 @@ use datafusion::{
         SchemaProvider, TableProvider,
     },
     error::Result,
-    execution::{
-        FunctionRegistry, SendableRecordBatchStream, SessionState, TaskContext, runtime_env::RuntimeEnv,
-    },
+    execution::{FunctionRegistry, SendableRecordBatchStream, SessionState, TaskContext, runtime_env::RuntimeEnv},
     logical_expr::LogicalPlan,
     physical_plan::execute_stream,
     prelude::SessionConfig,
@@ -18,8 +16,9 @@ use datafusion::{
 };
 
 use super::{
-    by_name, functions, query,
+    by_name, functions,
     offsets::KeepOffsets,
+    query,
     stop::{GiveWay, Stop},
 };
 use common::{calls, sql};
@@ -77,16 +76,16 @@ impl Base {
         Ok(state)
     }
 
-    /// Plans a statement whose casts are part of the names of what they are in.
-    pub(super) async fn plan_with_named_casts(
+    /// A session and a statement in which casts are part of the names of what they are in.
+    pub(super) fn with_named_casts(
         &self,
         session: &SessionState,
         statement: &Statement,
-    ) -> Result<LogicalPlan> {
+    ) -> Result<(SessionState, Statement)> {
         let (mut session, mut statement) = (session.clone(), statement.clone());
         session.register_udf(Arc::new(calls::typed(false)))?;
         query::name_casts(&mut statement);
-        session.statement_to_plan(statement).await
+        Ok((session, statement))
     }
 
     /// Plans and starts a query of a session.

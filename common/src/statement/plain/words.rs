@@ -1,8 +1,10 @@
-//! Expressions that the planner takes for something else: times in zones, powers, and numbers beyond decimals.
+//! Expressions that the planner takes for something else: times in zones, powers, numbers beyond decimals, and numbers
+//! that it takes for places of columns.
 
 use sqlparser::ast::{
     BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr, Value,
+    ValueWithSpan, WindowType,
 };
 
 /// Writes an expression in such words, if it is one of those.
@@ -27,7 +29,29 @@ pub(super) fn known(expr: &mut Expr) {
                 *expr = double(Expr::Value(text));
             }
         }
+        Expr::Function(call) => {
+            if let FunctionArguments::List(list) = &mut call.args {
+                for clause in &mut list.clauses {
+                    if let FunctionArgumentClause::OrderBy(keys) = clause {
+                        constant(keys);
+                    }
+                }
+            }
+            constant(&mut call.within_group);
+            if let Some(WindowType::WindowSpec(window)) = &mut call.over {
+                constant(&mut window.order_by);
+            }
+        }
         _ => {}
+    }
+}
+
+/// A number in the order of an aggregate or a window is no column's place, as it is in a query's.
+pub(super) fn constant(keys: &mut [OrderByExpr]) {
+    for key in keys {
+        if let Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) = &key.expr {
+            key.expr = Expr::Nested(Box::new(key.expr.clone()));
+        }
     }
 }
 
