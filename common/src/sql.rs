@@ -22,6 +22,7 @@ mod conditions;
 mod dialect;
 mod exact;
 mod fallible;
+mod filters;
 mod floats;
 mod meaning;
 mod times;
@@ -50,7 +51,7 @@ pub fn session(mut config: SessionConfig) -> SessionStateBuilder {
         .with_default_features()
         .with_type_planner(Arc::new(types::Types))
         .with_analyzer_rules(analyzer.rules)
-        .with_optimizer_rules(exact::optimizer_rules());
+        .with_optimizer_rules(filters::optimizer_rules());
     // Of two functions of one name the later one counts.
     let functions = builder.scalar_functions().get_or_insert_default();
     functions.extend([times::date_trunc(), times::date_bin(), times::timezone()]);

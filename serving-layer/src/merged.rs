@@ -368,5 +368,7 @@ impl Merge<'_> {
 }
 
 fn memory(batch: &RecordBatch) -> Result<Arc<dyn ExecutionPlan>> {
-    Ok(MemorySourceConfig::try_new_exec(&[vec![batch.clone()]], batch.schema(), None)?)
+    // Over a batch without rows a constant would be computed all the same, and may fail.
+    let batches = if batch.num_rows() == 0 { Vec::new() } else { vec![batch.clone()] };
+    Ok(MemorySourceConfig::try_new_exec(&[batches], batch.schema(), None)?)
 }

@@ -9,6 +9,7 @@ use datafusion::{
         datatypes::{DataType, Decimal128Type, Decimal256Type},
         error::ArrowError,
     },
+    common::ScalarValue,
     error::{DataFusionError, Result},
     logical_expr::{
         ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -81,6 +82,9 @@ impl ScalarUDFImpl for Checked {
             Operator::Modulo => rem,
             other => return Err(DataFusionError::Internal(format!("`{other}` is no arithmetic"))),
         };
+        if call.number_rows == 0 {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(call.return_type())?));
+        }
         let result = apply(&call.args[0], &call.args[1], op)?;
         fits(&result)?;
         Ok(result)
@@ -123,11 +127,14 @@ impl ScalarUDFImpl for Negated {
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if call.number_rows == 0 {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(call.return_type())?));
+        }
         let is_scalar = matches!(call.args[0], ColumnarValue::Scalar(_));
         let array = call.args[0].to_array(if is_scalar { 1 } else { call.number_rows })?;
         let negated: ArrayRef = neg(&array)?;
         match is_scalar {
-            true => Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&negated, 0)?)),
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&negated, 0)?)),
             false => Ok(ColumnarValue::Array(Arc::clone(&negated))),
         }
     }

@@ -60,7 +60,10 @@ impl ScalarUDFImpl for Late {
     }
 
     fn invoke_with_args(&self, mut call: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        call.args.swap_remove(0).cast_to(&self.to, None)
+        match call.number_rows {
+            0 => Ok(ColumnarValue::Scalar(ScalarValue::try_from(&self.to)?)),
+            _ => call.args.swap_remove(0).cast_to(&self.to, None),
+        }
     }
 }
 

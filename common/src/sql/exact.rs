@@ -1,7 +1,5 @@
 //! After types are coerced: what would wrap, cut, compare bits, or depend on how rows are batched is replaced.
 
-use std::sync::Arc;
-
 use datafusion::{
     arrow::datatypes::DataType,
     common::{
@@ -11,12 +9,10 @@ use datafusion::{
     },
     error::Result,
     logical_expr::{
-        Aggregate, Expr, ExprSchemable, Filter, LogicalPlan, Operator,
+        Aggregate, Expr, ExprSchemable, LogicalPlan, Operator,
         expr::{AggregateFunction, Between, BinaryExpr, Cast, InList, Sort, TryCast, WindowFunction},
     },
-    optimizer::{
-        AnalyzerRule, ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule, push_down_filter::PushDownFilter,
-    },
+    optimizer::AnalyzerRule,
 };
 
 use super::{
@@ -39,75 +35,6 @@ impl AnalyzerRule for Exact {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(exact).data()
     }
-}
-
-/// Filters that the optimizer has put together decide row by row again.
-#[derive(Debug)]
-struct Guarded;
-
-impl OptimizerRule for Guarded {
-    fn name(&self) -> &'static str {
-        "lamina_guarded"
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        Some(ApplyOrder::BottomUp)
-    }
-
-    fn supports_rewrite(&self) -> bool {
-        true
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let LogicalPlan::Filter(filter) = plan else { return Ok(Transformed::no(plan)) };
-        let guarded = conditions::guard(filter.predicate, filter.input.schema())?;
-        let transformed = guarded.transformed;
-        let filter = LogicalPlan::Filter(Filter::try_new(guarded.data, filter.input)?);
-        Ok(if transformed { Transformed::yes(filter) } else { Transformed::no(filter) })
-    }
-}
-
-/// DataFusion's rule, but that no filter goes below an aggregate without keys: it has a row whatever there is below it.
-#[derive(Debug)]
-struct AboveAggregates(PushDownFilter);
-
-impl OptimizerRule for AboveAggregates {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
-
-    fn supports_rewrite(&self) -> bool {
-        true
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        // Filters one above the other are pushed together.
-        let mut below = &plan;
-        while let LogicalPlan::Filter(filter) = below {
-            below = &filter.input;
-        }
-        let is_kept = matches!(below, LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty());
-        match is_kept && matches!(plan, LogicalPlan::Filter(_)) {
-            true => Ok(Transformed::no(plan)),
-            false => self.0.rewrite(plan, config),
-        }
-    }
-}
-
-/// DataFusion's rules for logical plans, as far as they keep what a query means, and ours.
-pub(super) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let mut rules = Optimizer::new().rules;
-    for rule in &mut rules {
-        if rule.name() == PushDownFilter::new().name() {
-            *rule = Arc::new(AboveAggregates(PushDownFilter::new()));
-        }
-    }
-    rules.push(Arc::new(Guarded));
-    rules
 }
 
 fn exact(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {

@@ -274,6 +274,13 @@ async fn plans_keep_what_a_query_says() {
         ),
         ("SELECT count(*) FROM m HAVING false", Ok("")),
         ("SELECT count(*) FROM m HAVING true", Ok("4")),
+        ("SELECT q FROM m WHERE k = 'b' AND EXISTS (SELECT 1 FROM m y WHERE 'b' = m.k)", Ok("2147483647")),
+        ("SELECT q FROM m WHERE q = 1 AND EXISTS (SELECT 1 FROM m y WHERE NULL = m.q)", Ok("")),
+        ("SELECT q FROM m WHERE q > 0 AND EXISTS (SELECT 1 FROM m y WHERE CAST(NULL AS INT) < m.q)", Ok("")),
+        (
+            "SELECT q FROM m WHERE q > 0 AND EXISTS (SELECT 1 FROM m y WHERE 2 < m.q) ORDER BY 1",
+            Ok("100000 | 2147483647"),
+        ),
     ] {
         check(sql, expected).await;
     }

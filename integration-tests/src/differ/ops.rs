@@ -185,11 +185,13 @@ pub(super) const AGGREGATES: &[Op] = &[
     op('a', "f", "stddev_pop({0}){f}"),
     op('a', "f", "var_samp({0}){f}"),
     op('a', "f", "var_pop({0}){f}"),
-    op('a', "ff", "corr({0}, {1}){f}").needs("regression"),
+    op('a', "ff", "corr({0}, {1}){f}").duck("nullif(corr({0}, {1}){f}, 'NaN'::DOUBLE)").needs("regression"),
     op('a', "ff", "covar_samp({0}, {1}){f}").needs("regression"),
     op('a', "ff", "covar_pop({0}, {1}){f}").needs("regression"),
-    op('a', "ff", "regr_slope({0}, {1}){f}").needs("regression"),
-    op('a', "ff", "regr_intercept({0}, {1}){f}").needs("regression"),
+    op('a', "ff", "regr_slope({0}, {1}){f}").duck("nullif(regr_slope({0}, {1}){f}, 'NaN'::DOUBLE)").needs("regression"),
+    op('a', "ff", "regr_intercept({0}, {1}){f}")
+        .duck("nullif(regr_intercept({0}, {1}){f}, 'NaN'::DOUBLE)")
+        .needs("regression"),
     op('l', "ff", "regr_count({0}, {1}){f}").needs("regression"),
     op('a', "ff", "regr_avgx({0}, {1}){f}").needs("regression"),
     op('a', "ff", "regr_avgy({0}, {1}){f}").needs("regression"),

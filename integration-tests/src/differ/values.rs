@@ -172,8 +172,6 @@ pub(super) fn literal(kind: char, value: Option<&str>) -> Node {
         let quoted = format!("'{}'", value.replace('\'', "''"));
         match (kind, dialect) {
             ('b', _) => value.to_owned(),
-            // A text of unknown type is no argument of a polymorphic function.
-            ('t', 3) => format!("CAST({quoted} AS TEXT)"),
             ('t', _) => quoted,
             ('l', 0 | 1) if !value.starts_with('-') => value.to_owned(),
             ('x', 0 | 1) => format!("X'{value}'"),
