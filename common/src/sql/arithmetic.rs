@@ -82,12 +82,20 @@ impl ScalarUDFImpl for Checked {
             Operator::Modulo => rem,
             other => return Err(DataFusionError::Internal(format!("`{other}` is no arithmetic"))),
         };
-        if call.number_rows == 0 {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(call.return_type())?));
+        if let Some(nothing) = of_no_rows(&call)? {
+            return Ok(nothing);
         }
         let result = apply(&call.args[0], &call.args[1], op)?;
         fits(&result)?;
         Ok(result)
+    }
+}
+
+/// The result of a call for no rows, for which nothing is computed and nothing fails.
+pub(super) fn of_no_rows(call: &ScalarFunctionArgs) -> Result<Option<ColumnarValue>> {
+    match call.number_rows {
+        0 => Ok(Some(ColumnarValue::Scalar(ScalarValue::try_from(call.return_type())?))),
+        _ => Ok(None),
     }
 }
 
@@ -127,8 +135,8 @@ impl ScalarUDFImpl for Negated {
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if call.number_rows == 0 {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(call.return_type())?));
+        if let Some(nothing) = of_no_rows(&call)? {
+            return Ok(nothing);
         }
         let is_scalar = matches!(call.args[0], ColumnarValue::Scalar(_));
         let array = call.args[0].to_array(if is_scalar { 1 } else { call.number_rows })?;

@@ -11,6 +11,8 @@ use datafusion::{
 };
 use std::sync::Arc;
 
+use super::arithmetic::of_no_rows;
+
 /// What to cast to `to` instead of `expr`, which is of type `from`; `None` where the cast rounds by itself or not at all.
 pub(super) fn rounded(expr: &Expr, from: &DataType, to: &DataType) -> Option<Expr> {
     if !to.is_integer() {
@@ -60,9 +62,9 @@ impl ScalarUDFImpl for Late {
     }
 
     fn invoke_with_args(&self, mut call: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match call.number_rows {
-            0 => Ok(ColumnarValue::Scalar(ScalarValue::try_from(&self.to)?)),
-            _ => call.args.swap_remove(0).cast_to(&self.to, None),
+        match of_no_rows(&call)? {
+            Some(nothing) => Ok(nothing),
+            None => call.args.swap_remove(0).cast_to(&self.to, None),
         }
     }
 }

@@ -87,9 +87,11 @@ pub(super) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 /// A node's conditions with comparisons whose literals stand on the right, and are not NULL.
 fn literals_right(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match plan {
-        LogicalPlan::Filter(Filter { predicate, input, .. }) => {
-            let predicate = predicate.transform_up(turned)?;
-            predicate.map_data(|predicate| Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
+        LogicalPlan::Filter(mut filter) => {
+            std::mem::take(&mut filter.predicate).transform_up(turned)?.map_data(|predicate| {
+                filter.predicate = predicate;
+                Ok(LogicalPlan::Filter(filter))
+            })
         }
         LogicalPlan::Join(mut join) => match join.filter.take() {
             Some(filter) => filter.transform_up(turned)?.map_data(|filter| {

@@ -29,10 +29,7 @@ impl VisitorMut for Distinct {
                 continue;
             }
             let base = postgres(expression);
-            let free = (1_u32..).map(|number| format!("{base}_{number}")).find(|name| taken.insert(name.clone()));
-            let Some(name) = free else { continue };
-            let alias = Ident::with_quote('"', name);
-            *item = SelectItem::ExprWithAlias { expr: expression.clone(), alias };
+            *item = named(expression, numbered(&base, &mut taken));
         }
         ControlFlow::Continue(())
     }
@@ -57,24 +54,29 @@ impl VisitorMut for Casts {
                 _ => ControlFlow::Continue(()),
             });
             if has_cast.is_break() {
-                let alias = Ident::with_quote('"', free(&postgres(expression), &mut taken));
-                *item = SelectItem::ExprWithAlias { expr: expression.clone(), alias };
+                let base = postgres(expression);
+                let name = if taken.insert(base.clone()) { base } else { numbered(&base, &mut taken) };
+                *item = named(expression, name);
             }
         }
         ControlFlow::Continue(())
     }
 }
 
-/// `base`, or with the first number that makes it a name of its own.
-fn free(base: &str, taken: &mut BTreeSet<String>) -> String {
-    let mut name = base.to_owned();
-    for number in 1_u32.. {
+fn named(expression: &Expr, name: String) -> SelectItem {
+    SelectItem::ExprWithAlias { expr: expression.clone(), alias: Ident::with_quote('"', name) }
+}
+
+/// `base` with the first number that makes it a name of its own.
+fn numbered(base: &str, taken: &mut BTreeSet<String>) -> String {
+    let mut number = 1_u32;
+    loop {
+        let name = format!("{base}_{number}");
         if taken.insert(name.clone()) {
-            break;
+            return name;
         }
-        name = format!("{base}_{number}");
+        number += 1;
     }
-    name
 }
 
 fn is_star(item: &SelectItem) -> bool {
