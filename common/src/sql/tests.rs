@@ -3,14 +3,17 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{
-            ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
-            Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+            ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
+            Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
         },
+        buffer::NullBuffer,
+        datatypes::{DataType, Field, TimestampMicrosecondType},
         util::display::{ArrayFormatter, FormatOptions},
     },
-    common::DataFusionError,
+    common::{DataFusionError, ScalarValue, config::ConfigOptions},
     datasource::MemTable,
     execution::context::{SessionConfig, SessionContext},
+    logical_expr::{ColumnarValue, ScalarFunctionArgs},
     sql::parser::{DFParserBuilder, Statement},
 };
 use sqlparser::{ast, parser::Parser};
@@ -363,4 +366,22 @@ async fn numbers_in_the_orders_of_aggregates_are_constants() {
     ] {
         check(sql, expected).await;
     }
+}
+
+/// Whatever is computed before may leave any number there.
+#[test]
+fn what_lies_under_a_null_is_no_time() {
+    let nulls = Some(NullBuffer::from(vec![false, true, false]));
+    let times = TimestampMicrosecondArray::new(vec![i64::MIN, 1_767_571_201_000_000, i64::MAX].into(), nulls);
+    let field = |data_type: DataType| Arc::new(Field::new("x", data_type, true));
+    let call = ScalarFunctionArgs {
+        args: vec![ColumnarValue::Scalar(ScalarValue::from("day")), ColumnarValue::Array(Arc::new(times))],
+        arg_fields: vec![field(DataType::Utf8), field(types::timestamp(false))],
+        number_rows: 3,
+        return_field: field(types::timestamp(false)),
+        config_options: Arc::new(ConfigOptions::default()),
+    };
+    let days = times::date_trunc().invoke_with_args(call).unwrap().into_array(3).unwrap();
+    let days = days.as_primitive::<TimestampMicrosecondType>();
+    assert_eq!(days.iter().collect::<Vec<_>>(), [None, Some(1_767_571_200_000_000), None]);
 }

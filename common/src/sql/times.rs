@@ -6,7 +6,6 @@ use chrono::{Datelike, Duration, Months, NaiveDateTime, Offset, TimeZone};
 use datafusion::{
     arrow::{
         array::{ArrayRef, AsArray, PrimitiveArray, timezone::Tz},
-        compute::kernels::aggregate::{max, min},
         datatypes::{
             DataType, Decimal128Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
             TimestampMicrosecondType,
@@ -80,8 +79,8 @@ impl ScalarUDFImpl for DateTrunc {
         let scalar = matches!(call.args[1], ColumnarValue::Scalar(_));
         let array = call.args[1].to_array(if scalar { 1 } else { call.number_rows })?;
         let times = array.as_primitive::<TimestampMicrosecondType>();
-        let beyond = |bound: Option<i64>| bound.is_some_and(|us| us.unsigned_abs() > NANOSECONDS_US.unsigned_abs());
-        if !beyond(min(times)) && !beyond(max(times)) {
+        // What lies under a NULL is truncated with the others, and may be any number.
+        if times.values().iter().all(|us| us.unsigned_abs() <= NANOSECONDS_US.unsigned_abs()) {
             return self.inner.invoke_with_args(call);
         }
         let zone = times.timezone().map(Arc::from);
