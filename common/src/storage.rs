@@ -6,7 +6,7 @@ use datafusion::{
     datasource::object_store::ObjectStoreUrl,
     execution::{memory_pool::MemoryPool, runtime_env::RuntimeEnv, runtime_env::RuntimeEnvBuilder},
 };
-use deltalake_core::logstore::{StorageConfig, default_logstore};
+use deltalake::logstore::{StorageConfig, default_logstore};
 use object_store::{ObjectStore, path::Path, prefix::PrefixStore};
 use url::Url;
 
@@ -111,7 +111,7 @@ pub enum Error {
     )]
     NoConditionalPut { url: String, detail: String },
     #[error("could not {action} table `{table}`")]
-    Table { action: &'static str, table: String, source: Box<deltalake_core::DeltaTableError> },
+    Table { action: &'static str, table: String, source: Box<deltalake::DeltaTableError> },
     #[error("another writer has committed to table `{table}` first")]
     Conflict { table: String },
     #[error("could not {action} `{path}`")]

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use deltalake_core::{
+use deltalake::{
     DeltaTable, DeltaTableError, TableProperty,
     kernel::{
         Action, Add, EagerSnapshot, Remove, StructField, StructType, Transaction, Version,

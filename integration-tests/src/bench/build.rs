@@ -23,8 +23,11 @@ pub fn measure(folder: &Path) -> Result<()> {
         .status()
         .context("start cargo")?;
     ensure!(built.success(), "the build failed: {built}");
+    let program = folder.join("target/release/lamina");
+    let bytes = std::fs::metadata(&program).with_context(|| format!("look at {}", program.display()))?.len();
     let minutes = |time: std::time::Duration| format!("{:.1} min", time.as_secs_f64() / 60.0);
     line("clean release build, CPU", &minutes(cpu_of_children()? - cpu), "40 min");
+    line("the `lamina` program", &format!("{:.0} MB", bytes as f64 / 1e6), "");
     line("clean release build, from start to end", &minutes(began.elapsed()), "");
     Ok(())
 }
