@@ -1,6 +1,9 @@
 //! From the master's files to pieces: what a restart, a new view and a lost cut have in common.
 //!
 //! Rows are chosen by position, never by file: maintenance moves rows between files. File statistics only prune.
+//!
+//! What it takes beside the states it comes to is bounded in bytes, however wide the rows are and however many partitions
+//! and views there are: the rows that wait to be folded, and the states that wait to be reduced.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,10 +35,16 @@ use tokio::task::JoinSet;
 
 use crate::{piece::Piece, track::Track};
 
-/// So many rows of a partition are folded at once.
+/// Rows of a partition that are folded at once.
 const FOLD_ROWS: usize = 64 << 10;
-/// So many state rows of a view and partition are kept before they are reduced.
-const REDUCE_ROWS: usize = 1 << 20;
+/// Bytes of rows that wait in one stream before all of them are folded.
+const WAITING_BYTES: usize = 64 << 20;
+/// Bytes that a batch of rows is to take at most, as they are in the files.
+const BATCH_BYTES: i64 = 8 << 20;
+/// Bytes of states that wait to be reduced, of all views, partitions and streams together.
+const UNREDUCED_BYTES: usize = 256 << 20;
+/// Bytes of states of one view and partition that are worth reducing.
+const REDUCE_BYTES_MIN: usize = 64 << 10;
 
 /// A view to rebuild, from its cut on.
 #[derive(Clone, Debug)]
@@ -49,6 +58,10 @@ pub(crate) struct Wanted {
 struct Folded {
     states: Vec<RecordBatch>,
     failed: Failed,
+    /// Bytes of the states.
+    bytes: usize,
+    /// Bytes of the states when they were last reduced.
+    reduced_bytes: usize,
 }
 
 /// The same of all partitions; or why it cannot be.
@@ -67,10 +80,12 @@ pub(crate) async fn rebuild(
     context: &Arc<TaskContext>,
 ) -> Result<Vec<Rebuilt>> {
     let plan = plan(storage, dataset, at, partitions, wanted, context)?;
+    let reading = reading(context, &at.files);
     let mut streams = JoinSet::new();
-    for stream in 0..plan.output_partitioning().partition_count() {
-        let rows = plan.execute(stream, context.clone())?;
-        let mut folding = Folding::new(wanted.to_vec(), partitions.clone(), rows.schema(), context.clone());
+    let count = plan.output_partitioning().partition_count();
+    for stream in 0..count {
+        let rows = plan.execute(stream, reading.clone())?;
+        let mut folding = Folding::new(wanted.to_vec(), partitions.clone(), rows.schema(), context.clone(), count);
         let runtime = tokio::runtime::Handle::current();
         // Folding is work for the processor: it must not hold up what else the runtime does.
         streams.spawn_blocking(move || {
@@ -120,13 +135,24 @@ async fn tracks(
         let (from, to) = (wanted.cut.get(partition), at.frontier.get(partition));
         let mut track = Track::new(from);
         if to > from {
-            let Folded { states, failed } = folded.remove(&partition).unwrap_or_default();
+            let Folded { states, failed, .. } = folded.remove(&partition).unwrap_or_default();
             let states = wanted.view.fold.reduce(states, context).await.map_err(|error| error.strip_backtrace())?;
             track.push(Piece { from, to, states, failed, level: 1 });
         }
         tracks.insert(partition, track);
     }
     Ok(tracks)
+}
+
+/// A context whose batches have fewer rows where rows are wide.
+fn reading(context: &Arc<TaskContext>, files: &[Arc<DataFile>]) -> Arc<TaskContext> {
+    let widest = files.iter().map(|file| file.size / file.rows.max(1)).max().unwrap_or(0);
+    let rows = usize::try_from(BATCH_BYTES / widest.max(1)).unwrap_or(usize::MAX);
+    let config = context.session_config().clone();
+    let rows = rows.clamp(16, config.batch_size());
+    Arc::new(
+        TaskContext::default().with_session_config(config.with_batch_size(rows)).with_runtime(context.runtime_env()),
+    )
 }
 
 fn plan(
@@ -185,22 +211,35 @@ struct Folding {
     /// For each view, where its input columns are in the rows.
     inputs: Vec<Vec<usize>>,
     waiting: BTreeMap<Partition, Vec<RecordBatch>>,
+    /// Bytes of the batches that what waits is part of.
+    waiting_bytes: usize,
+    /// Bytes of states of a view and partition that are reduced.
+    reduce_bytes: usize,
     folded: Vec<ByPartition>,
 }
 
 impl Folding {
-    fn new(wanted: Vec<Wanted>, partitions: BTreeSet<Partition>, schema: SchemaRef, context: Arc<TaskContext>) -> Self {
+    fn new(
+        wanted: Vec<Wanted>,
+        partitions: BTreeSet<Partition>,
+        schema: SchemaRef,
+        context: Arc<TaskContext>,
+        streams: usize,
+    ) -> Self {
         let place = |name: &str| schema.index_of(name).unwrap_or_default();
         let inputs = wanted
             .iter()
             .map(|wanted| wanted.view.fold.input().fields().iter().map(|field| place(field.name())).collect())
             .collect();
         let folded = wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
+        let reduced = wanted.len() * partitions.len() * streams;
         Self {
             partition: place("_partition"),
             offset: place("_offset"),
             inputs,
             waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+            reduce_bytes: (UNREDUCED_BYTES / reduced.max(1)).max(REDUCE_BYTES_MIN),
             folded,
             wanted,
             partitions,
@@ -221,13 +260,23 @@ impl Folding {
                 self.fold(partition, rows).await?;
             }
         }
+        self.waiting_bytes += batch.get_array_memory_size();
+        if self.waiting_bytes >= WAITING_BYTES {
+            self.fold_all().await?;
+        }
+        Ok(())
+    }
+
+    async fn fold_all(&mut self) -> Result<()> {
+        self.waiting_bytes = 0;
+        for (partition, rows) in std::mem::take(&mut self.waiting) {
+            self.fold(partition, rows).await?;
+        }
         Ok(())
     }
 
     async fn end(mut self) -> Result<Vec<ByPartition>> {
-        for (partition, rows) in std::mem::take(&mut self.waiting) {
-            self.fold(partition, rows).await?;
-        }
+        self.fold_all().await?;
         Ok(self.folded)
     }
 
@@ -248,14 +297,18 @@ impl Folding {
             }
             let fold = &wanted.view.fold;
             let input = RecordBatch::try_new(fold.input().clone(), after.project(inputs)?.columns().to_vec())?;
-            let Folded { states: known, failed } = by_partition.entry(partition).or_default();
+            let known = by_partition.entry(partition).or_default();
             let folding = async {
                 let (states, some) = fold.partial(vec![input], &self.context).await?;
-                known.push(states);
-                failed.join(&some);
-                if known.len() > 1 && known.iter().map(RecordBatch::num_rows).sum::<usize>() > REDUCE_ROWS {
-                    let reduced = fold.reduce(std::mem::take(known), &self.context).await?;
-                    known.push(reduced);
+                known.bytes += states.get_array_memory_size();
+                known.states.push(states);
+                known.failed.join(&some);
+                // States that do not become fewer are reduced again only once there are twice as many.
+                if known.states.len() > 1 && known.bytes > self.reduce_bytes.max(2 * known.reduced_bytes) {
+                    let reduced = fold.reduce(std::mem::take(&mut known.states), &self.context).await?;
+                    known.bytes = reduced.get_array_memory_size();
+                    known.reduced_bytes = known.bytes;
+                    known.states.push(reduced);
                 }
                 Ok::<(), datafusion::error::DataFusionError>(())
             };
@@ -280,3 +333,6 @@ fn by_partition(batch: &RecordBatch, column: usize) -> Vec<(Partition, RecordBat
     }
     runs
 }
+
+#[cfg(test)]
+mod tests;

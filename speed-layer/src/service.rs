@@ -2,12 +2,11 @@
 //! runs it, on one port. What is said is in [`common::speed::wire`].
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arrow_flight::{
@@ -21,9 +20,8 @@ use common::{
     access::Shared,
     fold::state_format,
     speed::{
-        Error, KeyFilter,
-        parts::{self, PartView},
-        wire::{self, Failure, FreezeAnswer, FreezeRequest, ReachAnswer, ReachRequest, WorkerStatus},
+        Error, KeyFilter, parts,
+        wire::{self, Failure, FreezeAnswer, FreezeRequest, ReachAnswer, ReachRequest, StatusRequest, WorkerStatus},
     },
 };
 use datafusion::arrow::{
@@ -36,6 +34,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::SpeedLayer;
 
+mod freezes;
+
+use freezes::Freezes;
+
 /// The longest that a worker is asked to wait for its head in one request.
 const REACH_MAX: Duration = Duration::from_secs(60);
 
@@ -47,15 +49,7 @@ pub struct Service {
     instance: String,
     leaving: AtomicBool,
     next: AtomicU64,
-    /// By id, and so in the order of age.
-    frozen: Mutex<BTreeMap<u64, Kept>>,
-}
-
-/// What was frozen for one query.
-#[derive(Debug)]
-struct Kept {
-    at: Instant,
-    views: Vec<PartView>,
+    frozen: Mutex<Freezes>,
 }
 
 impl Service {
@@ -82,7 +76,8 @@ impl Service {
         tonic::service::Routes::new(server).prepare().into_axum_router()
     }
 
-    fn status(&self) -> WorkerStatus {
+    fn status(&self, request: &StatusRequest) -> WorkerStatus {
+        self.frozen.lock().unwrap_or_else(PoisonError::into_inner).release(&self.instance, &request.released);
         let datasets = self.layer.holdings().into_iter().map(|(name, holding)| (name, holding.held()));
         WorkerStatus {
             instance: self.instance.clone(),
@@ -112,12 +107,7 @@ impl Service {
             possible: part.views.iter().map(|view| view.possible.clone()).collect(),
             failed: part.views.iter().map(|view| view.failed.clone()).collect(),
         };
-        let now = Instant::now();
-        let mut frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
-        while frozen.first_entry().is_some_and(|oldest| now - oldest.get().at >= wire::KEPT) {
-            frozen.pop_first();
-        }
-        frozen.insert(id, Kept { at: now, views: part.views });
+        self.frozen.lock().unwrap_or_else(PoisonError::into_inner).keep(id, part.views);
         Ok(answer)
     }
 
@@ -130,8 +120,7 @@ impl Service {
         }
         let states = {
             let frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
-            let view = frozen.get(&ticket.id).and_then(|kept| kept.views.get(ticket.view));
-            view.map(|view| view.states.clone()).ok_or(Failure::Gone)?
+            frozen.states(ticket.id, ticket.view).ok_or(Failure::Gone)?
         };
         let internal = |reason: String| Failure::Internal { reason };
         let filter = match &ticket.filter {
@@ -219,7 +208,8 @@ impl FlightService for Flight {
         service.admit(&request)?;
         let Action { r#type, body } = request.into_inner();
         match r#type.as_str() {
-            wire::STATUS => answered(&service.status()),
+            // A replica that is older than this worker says nothing.
+            wire::STATUS => answered(&service.status(&asked(&body).unwrap_or_default())),
             wire::FREEZE => answered(&service.freeze(&asked(&body)?).map_err(|failure| failed(&failure))?),
             wire::REACH => answered(&service.reach(&asked(&body)?).await.map_err(|failure| failed(&failure))?),
             other => Err(Status::unimplemented(format!("there is no action `{other}`"))),

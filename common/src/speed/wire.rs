@@ -2,8 +2,8 @@
 //! bodies of actions and tickets; states are streams of record batches in the fold's state schema.
 //!
 //! A query is two steps. `freeze` names every view, cut and partition that it needs and freezes each partition once for
-//! all of them; the worker keeps what it has frozen for [`KEPT`]. `DoGet` then reads the states of one view from the cut
-//! that was chosen.
+//! all of them; the worker keeps what it has frozen until the asker is done with it, [`KEPT`] at most. `DoGet` then
+//! reads the states of one view from the cut that was chosen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,15 +24,32 @@ use crate::{
     position::{Frontier, Partition},
 };
 
-/// Action: how the worker stands. Body empty; answered with [`WorkerStatus`].
+/// Action: how the worker stands. Body [`StatusRequest`]; answered with [`WorkerStatus`].
 pub const STATUS: &str = "lamina.status";
 /// Action: freeze partitions. Body [`FreezeRequest`], answered with [`FreezeAnswer`].
 pub const FREEZE: &str = "lamina.freeze";
 /// Action: wait until the head has come so far. Body [`ReachRequest`], answered with [`ReachAnswer`].
 pub const REACH: &str = "lamina.reach";
 
-/// How long a worker keeps what it has frozen.
+/// How long a worker keeps what it has frozen for an asker that does not say when it is done.
 pub const KEPT: Duration = Duration::from_secs(60);
+
+/// Asks how a worker stands.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StatusRequest {
+    /// What was frozen for the asker, and is not needed any more.
+    #[serde(default)]
+    pub released: Vec<FreezeId>,
+}
+
+/// Names what was frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreezeId {
+    /// The process: another one gives the same numbers to other queries.
+    pub instance: String,
+    /// The number of the freeze in it.
+    pub id: u64,
+}
 
 /// What a worker holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

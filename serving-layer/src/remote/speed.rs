@@ -15,7 +15,7 @@ use common::{
     speed::{
         CatchingUp, Error, Frozen, KeyFilter, Request, SpeedLayer, Status,
         parts::{Part, PartStates, PartView, combine},
-        wire::{self, FreezeAnswer, FreezeRequest, Held, ReachAnswer, ReachRequest, WorkerStatus},
+        wire::{self, FreezeAnswer, FreezeId, FreezeRequest, Held, ReachAnswer, ReachRequest, WorkerStatus},
     },
     supervisor::Supervisor,
 };
@@ -167,20 +167,32 @@ async fn freeze(worker: Arc<Worker>, partitions: BTreeSet<Partition>, request: &
     let answer: FreezeAnswer = worker.ask(wire::FREEZE, &question, FREEZE_WITHIN).await?;
     let FreezeAnswer { instance, id, head, freshness_ms, stopped, possible, mut failed } = answer;
     failed.resize(possible.len(), Vec::new());
+    let kept = Arc::new(Kept { worker, freeze: FreezeId { instance, id } });
     let views = possible.into_iter().zip(failed).enumerate().map(|(view, (possible, failed))| PartView {
         possible,
         failed,
-        states: Arc::new(RemoteStates { worker: worker.clone(), instance: instance.clone(), id, view }),
+        states: Arc::new(RemoteStates { kept: kept.clone(), view }),
     });
     Ok(Part { head, freshness_ms, stopped, views: views.collect() })
 }
 
-/// States that a worker has frozen.
+/// What a worker keeps frozen for as long as somebody may read it.
+#[derive(Debug)]
+struct Kept {
+    worker: Arc<Worker>,
+    freeze: FreezeId,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.worker.release(self.freeze.clone());
+    }
+}
+
+/// The states of one view that a worker has frozen.
 #[derive(Debug)]
 struct RemoteStates {
-    worker: Arc<Worker>,
-    instance: String,
-    id: u64,
+    kept: Arc<Kept>,
     view: usize,
 }
 
@@ -195,16 +207,17 @@ impl PartStates for RemoteStates {
                 Some((filter.key, values))
             }
         };
-        let (instance, id, view) = (self.instance.clone(), self.id, self.view);
+        let (worker, FreezeId { instance, id }) = (&self.kept.worker, self.kept.freeze.clone());
+        let view = self.view;
         let ticket = wire::Ticket { instance, id, view, cut: cut_index, state_format: state_format(), filter };
         let ticket = serde_json::to_vec(&ticket).map_err(|error| internal(error.into()))?;
-        let request = self.worker.request(arrow_flight::Ticket { ticket: ticket.into() }, READ_WITHIN);
+        let request = worker.request(arrow_flight::Ticket { ticket: ticket.into() }, READ_WITHIN);
         let reading = async {
-            let data = self.worker.client().do_get(request).await?.into_inner();
+            let data = worker.client().do_get(request).await?.into_inner();
             FlightRecordBatchStream::new_from_flight_data(data.map_err(FlightError::from)).try_collect().await
         };
         reading.await.map_err(|error: FlightError| match error {
-            FlightError::Tonic(status) => self.worker.failed(*status),
+            FlightError::Tonic(status) => worker.failed(*status),
             error => Error::Unreachable(Box::new(error)),
         })
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     convert::Infallible,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use arrow_flight::{Action, flight_service_client::FlightServiceClient};
 use common::{
     speed::{
         Error,
-        wire::{self, Failure, WorkerStatus},
+        wire::{self, Failure, FreezeId, StatusRequest, WorkerStatus},
     },
     supervisor::Supervisor,
 };
@@ -41,6 +41,8 @@ pub(super) struct Worker {
     authorization: Option<String>,
     /// How it stood when it was last asked; `None` while it does not answer.
     seen: RwLock<Option<Arc<WorkerStatus>>>,
+    /// What it has frozen and need not keep; it is told when it is asked the next time.
+    released: Mutex<Vec<FreezeId>>,
 }
 
 impl Worker {
@@ -50,6 +52,15 @@ impl Worker {
 
     fn see(&self, status: Option<WorkerStatus>) {
         *self.seen.write().unwrap_or_else(PoisonError::into_inner) = status.map(Arc::new);
+    }
+
+    /// Notes that what was frozen is not needed any more.
+    pub(super) fn release(&self, freeze: FreezeId) {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).push(freeze);
+    }
+
+    fn take_released(&self) -> Vec<FreezeId> {
+        std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn client(&self) -> FlightServiceClient<Channel> {
@@ -155,7 +166,8 @@ impl Workers {
                 Ok(channel) => {
                     let authorization = self.connect.secret.as_ref().map(common::access::Shared::authorization);
                     let address = place.key().clone();
-                    place.insert(Arc::new(Worker { address, channel, authorization, seen: RwLock::default() }));
+                    let (seen, released) = (RwLock::default(), Mutex::default());
+                    place.insert(Arc::new(Worker { address, channel, authorization, seen, released }));
                 }
                 Err(error) => tracing::warn!(worker = place.key().authority, "speed layer: {error}"),
             }
@@ -165,7 +177,9 @@ impl Workers {
     async fn ask_all(&self) {
         let workers = self.all();
         join_all(workers.iter().map(|worker| async move {
-            match worker.ask::<_, WorkerStatus>(wire::STATUS, &(), ANSWER_WITHIN).await {
+            // One that does not answer lets go of it by age.
+            let question = StatusRequest { released: worker.take_released() };
+            match worker.ask::<_, WorkerStatus>(wire::STATUS, &question, ANSWER_WITHIN).await {
                 Ok(status) => worker.see(Some(status)),
                 Err(error) => {
                     if worker.seen().is_some() {
