@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
 use common::{
@@ -122,6 +122,16 @@ pub(crate) struct Shared {
     head: watch::Sender<Frontier>,
     /// Where the log ended at the start: whoever was answered before that was at most there.
     target: OnceLock<Frontier>,
+    cuts: Mutex<Cuts>,
+}
+
+/// What workers and the replicas that read them tell each other of cuts, by definition of a view.
+#[derive(Debug, Default)]
+struct Cuts {
+    /// Those that are possible here, oldest first.
+    possible: BTreeMap<String, Vec<Frontier>>,
+    /// The newest that is possible on every owner, and when that was said, microseconds since 1970.
+    complete: BTreeMap<String, (Frontier, i64)>,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +152,33 @@ impl Shared {
             inner: RwLock::new(inner),
             head: watch::Sender::new(Frontier::default()),
             target: OnceLock::new(),
+            cuts: Mutex::default(),
+        }
+    }
+
+    /// Notes which cuts are possible, and returns which are known to be possible on every owner.
+    pub(crate) fn note_possible(&self, possible: BTreeMap<String, Vec<Frontier>>) -> BTreeMap<String, (Frontier, i64)> {
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        cuts.possible = possible;
+        let Cuts { possible, complete } = &mut *cuts;
+        complete.retain(|definition, _| possible.contains_key(definition));
+        complete.clone()
+    }
+
+    /// Which cuts are possible.
+    pub(crate) fn possible(&self) -> BTreeMap<String, Vec<Frontier>> {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).possible.clone()
+    }
+
+    /// Notes which cuts a replica has found possible on every owner. One that knows only an older one says nothing new.
+    pub(crate) fn note_complete(&self, told: &BTreeMap<String, Frontier>) {
+        let now_us = self.clock.now_us();
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Cuts { possible, complete } = &mut *cuts;
+        for (definition, at) in told.iter().filter(|(definition, _)| possible.contains_key(*definition)) {
+            if complete.get(definition).is_none_or(|(known, _)| at.covers(known)) {
+                complete.insert(definition.clone(), (at.clone(), now_us));
+            }
         }
     }
 

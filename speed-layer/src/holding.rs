@@ -4,7 +4,7 @@
 //! then in one worker, at one head. Those before go on as long as somebody needs them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
@@ -364,6 +364,20 @@ impl Holding {
                 held.views.entry(definition).or_default().join(&head);
             }
         }
+        for worker in self.workers() {
+            for (definition, possible) in worker.shared.possible() {
+                match held.cuts.entry(definition) {
+                    Entry::Vacant(place) => drop(place.insert(possible)),
+                    // Other partitions, which another worker of this process holds, may be cut elsewhere.
+                    Entry::Occupied(mut known) => known.get_mut().retain(|cut| possible.contains(cut)),
+                }
+            }
+        }
         held
+    }
+
+    /// Notes which cuts are possible on every owner.
+    pub(crate) fn note_complete(&self, complete: &BTreeMap<String, Frontier>) {
+        self.workers().iter().for_each(|worker| worker.shared.note_complete(complete));
     }
 }

@@ -78,6 +78,7 @@ impl Service {
 
     fn status(&self, request: &StatusRequest) -> WorkerStatus {
         self.frozen.lock().unwrap_or_else(PoisonError::into_inner).release(&self.instance, &request.released);
+        self.layer.holdings().values().for_each(|holding| holding.note_complete(&request.complete));
         let datasets = self.layer.holdings().into_iter().map(|(name, holding)| (name, holding.held()));
         WorkerStatus {
             instance: self.instance.clone(),

@@ -44,7 +44,7 @@ mod state;
 
 use background::{Background, Done};
 use follow::{Following, Update};
-use state::State;
+use state::{Owners, State};
 
 const POLL_WAIT: Duration = Duration::from_millis(20);
 /// How long to leave a log alone that could not be read.
@@ -357,7 +357,9 @@ impl Worker {
         let settings = &self.context.settings;
         let now_us = self.context.clock.now_us();
         let retire_after = if state.paused.is_some() { 0 } else { micros(settings.retire_after) };
-        let changed = state.retire(now_us, retire_after, micros(settings.keep_boundaries));
+        let complete = self.shared.note_possible(state.possible_cuts());
+        let owners = if self.keep.borrow().is_none() { Owners::None } else { Owners::Told(&complete) };
+        let changed = state.retire(now_us, retire_after, micros(settings.keep_boundaries), owners);
         if background.is_idle() {
             state.rebuilding = None;
             if let Some(wanted) = state.unreachable_cut() {
@@ -412,7 +414,7 @@ impl Worker {
     /// Makes the states as small as they can be: without rows, and without boundaries that nobody has asked for. The
     /// head waits for it. Whether there was anything to do.
     async fn squeeze(&self, state: &mut State, context: &Arc<TaskContext>) -> bool {
-        let mut changed = state.retire(self.context.clock.now_us(), 0, 0);
+        let mut changed = state.retire(self.context.clock.now_us(), 0, 0, Owners::None);
         changed |= state.give_up_tail(context).await;
         while let Some(run) = state.next_run() {
             let context = context.clone();

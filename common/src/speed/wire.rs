@@ -40,6 +40,9 @@ pub struct StatusRequest {
     /// What was frozen for the asker, and is not needed any more.
     #[serde(default)]
     pub released: Vec<FreezeId>,
+    /// By definition of a view, the newest cut that the asker has found possible on every owner: older ones can go.
+    #[serde(default)]
+    pub complete: BTreeMap<String, Frontier>,
 }
 
 /// Names what was frozen.
@@ -69,6 +72,9 @@ pub struct Held {
     pub head: Frontier,
     /// By definition of a view, the next offset of each partition that it can be answered for.
     pub views: BTreeMap<String, Frontier>,
+    /// By definition of a view, the batch views' cuts that its states can be taken from, oldest first.
+    #[serde(default)]
+    pub cuts: BTreeMap<String, Vec<Frontier>>,
     /// How the worker's part of it stands.
     pub status: Status,
 }

@@ -9,6 +9,7 @@ use std::{
 
 use arrow_flight::{Action, flight_service_client::FlightServiceClient};
 use common::{
+    position::Frontier,
     speed::{
         Error,
         wire::{self, Failure, FreezeId, StatusRequest, WorkerStatus},
@@ -57,6 +58,14 @@ impl Worker {
     /// Notes that what was frozen is not needed any more.
     pub(super) fn release(&self, freeze: FreezeId) {
         self.released.lock().unwrap_or_else(PoisonError::into_inner).push(freeze);
+    }
+
+    /// What of `complete` lets the worker let go of a cut.
+    fn news(&self, complete: &BTreeMap<String, Frontier>) -> BTreeMap<String, Frontier> {
+        let Some(seen) = self.seen() else { return BTreeMap::new() };
+        let all = seen.datasets.values().flat_map(|held| &held.cuts);
+        let several = all.filter(|(_, cuts)| cuts.len() > 1);
+        several.filter_map(|(definition, _)| Some((definition.clone(), complete.get(definition)?.clone()))).collect()
     }
 
     fn take_released(&self) -> Vec<FreezeId> {
@@ -176,9 +185,12 @@ impl Workers {
 
     async fn ask_all(&self) {
         let workers = self.all();
+        let seen: Option<Vec<Arc<WorkerStatus>>> = workers.iter().map(|worker| worker.seen()).collect();
+        // One that does not answer may be behind with its cuts.
+        let complete = &seen.map(|seen| complete(&seen)).unwrap_or_default();
         join_all(workers.iter().map(|worker| async move {
-            // One that does not answer lets go of it by age.
-            let question = StatusRequest { released: worker.take_released() };
+            // One that does not answer lets go of what it keeps by age.
+            let question = StatusRequest { released: worker.take_released(), complete: worker.news(complete) };
             match worker.ask::<_, WorkerStatus>(wire::STATUS, &question, ANSWER_WITHIN).await {
                 Ok(status) => worker.see(Some(status)),
                 Err(error) => {
@@ -190,5 +202,53 @@ impl Workers {
             }
         }))
         .await;
+    }
+}
+
+/// By definition of a view, the newest cut that is possible on every worker that holds a part of it.
+fn complete(workers: &[Arc<WorkerStatus>]) -> BTreeMap<String, Frontier> {
+    let mut common: BTreeMap<&String, Vec<&Frontier>> = BTreeMap::new();
+    for held in workers.iter().flat_map(|status| status.datasets.values()) {
+        for definition in held.views.keys() {
+            // A worker that does not say where it can be cut may not be so far.
+            let cuts: Vec<&Frontier> = held.cuts.get(definition).into_iter().flatten().collect();
+            match common.entry(definition) {
+                Entry::Vacant(place) => drop(place.insert(cuts)),
+                Entry::Occupied(mut known) => known.get_mut().retain(|cut| cuts.contains(cut)),
+            }
+        }
+    }
+    let newest =
+        common.into_iter().filter_map(|(definition, cuts)| Some((definition.clone(), (*cuts.last()?).clone())));
+    newest.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use common::speed::wire::Held;
+
+    use super::*;
+
+    #[test]
+    fn a_cut_is_complete_once_every_owner_has_it() {
+        let at = |offset| Frontier::from_iter([(0, offset), (1, offset)]);
+        let worker = |cuts: Option<&[i64]>| {
+            let view = "orders".to_owned();
+            let views = BTreeMap::from([(view.clone(), at(100))]);
+            let cuts = cuts.map(|cuts| (view, cuts.iter().copied().map(at).collect())).into_iter().collect();
+            let held = Held { views, cuts, ..Held::default() };
+            let datasets = BTreeMap::from([("sales".to_owned(), held)]);
+            Arc::new(WorkerStatus { datasets, ..WorkerStatus::default() })
+        };
+        let check = |workers: &[Option<&[i64]>], expected: Option<i64>| {
+            let workers: Vec<Arc<WorkerStatus>> = workers.iter().map(|cuts| worker(*cuts)).collect();
+            assert_eq!(complete(&workers).get("orders"), expected.map(at).as_ref());
+        };
+        check(&[Some(&[10, 20]), Some(&[10, 20])], Some(20));
+        check(&[Some(&[10, 20, 30]), Some(&[10, 20])], Some(20));
+        check(&[Some(&[20]), Some(&[10])], None);
+        check(&[Some(&[10, 20]), Some(&[])], None);
+        check(&[Some(&[10, 20]), None], None);
+        check(&[], None);
     }
 }

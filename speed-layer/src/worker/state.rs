@@ -34,6 +34,32 @@ pub(super) struct Cut {
     possible_us: Option<i64>,
 }
 
+/// What is known of the others that hold partitions of the dataset: a query needs a cut that is possible everywhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Owners<'a> {
+    /// There is none, or what they need does not matter any more.
+    None,
+    /// By definition of a view, the newest cut that all have, and when that was said, microseconds since 1970.
+    Told(&'a BTreeMap<String, (Frontier, i64)>),
+}
+
+/// Microseconds after which a cut goes though nobody has said that all owners have a newer one.
+const UNTOLD_US: i64 = 600_000_000;
+
+impl Owners<'_> {
+    /// Which of a view's cuts can stand in for those before it, and for how long it must have been possible here.
+    fn stand_in(self, definition: &str, cuts: &[Cut], now_us: i64, retire_after_us: i64) -> Option<(usize, i64)> {
+        let newest = cuts.len().checked_sub(1)?;
+        let Self::Told(told) = self else { return Some((newest, retire_after_us)) };
+        match told.get(definition) {
+            Some((complete, said_us)) if now_us - said_us < UNTOLD_US => {
+                Some((cuts.iter().position(|cut| cut.at == *complete)?, retire_after_us))
+            }
+            _ => Some((newest, retire_after_us.max(UNTOLD_US))),
+        }
+    }
+}
+
 impl Cut {
     pub(super) fn new(at: Frontier) -> Self {
         Self { at, possible_us: None }
@@ -238,27 +264,27 @@ impl State {
         had_rows
     }
 
-    /// Lets go of what is below a view's newest cut once that has been possible for `retire_after_us`, and of
-    /// boundaries after which a newer one has been there for `keep_us`. Whether states have gone.
-    pub(super) fn retire(&mut self, now_us: i64, retire_after_us: i64, keep_us: i64) -> bool {
+    /// Lets go of what is below a view's newest cut that all owners have, once that has been possible for
+    /// `retire_after_us`, and of boundaries after which a newer one has been there for `keep_us`. Whether states have
+    /// gone.
+    pub(super) fn retire(&mut self, now_us: i64, retire_after_us: i64, keep_us: i64, owners: Owners<'_>) -> bool {
         let mut changed = false;
         while self.boundaries.get(1).is_some_and(|(_, seen_us)| now_us - seen_us > keep_us) {
             self.boundaries.remove(0);
         }
         for (name, cuts) in &mut self.cuts {
             let Some(view) = self.frame.views.get_mut(name) else { continue };
-            let Some(newest) = cuts.last_mut() else { continue };
-            // Rows of the tail go with a master version, never with a cut.
-            let is_possible =
-                covers_in(&self.partitions, &self.archived, &newest.at) && view.since(&newest.at).is_some();
-            if view.failed.is_some() || !is_possible {
+            let stand_in = owners.stand_in(&view.view.definition, cuts, now_us, retire_after_us);
+            let Some((place, after_us)) = stand_in else { continue };
+            let cut = &mut cuts[place];
+            if view.failed.is_some() || !is_possible(view, &self.partitions, &self.archived, &cut.at) {
                 continue;
             }
-            let possible_us = *newest.possible_us.get_or_insert(now_us);
-            if cuts.len() < 2 || now_us - possible_us < retire_after_us {
+            let possible_us = *cut.possible_us.get_or_insert(now_us);
+            if place == 0 || now_us - possible_us < after_us {
                 continue;
             }
-            cuts.drain(..cuts.len() - 1);
+            cuts.drain(..place);
             let view = Arc::make_mut(view);
             for (&partition, track) in &mut view.tracks {
                 track.drop_below(cuts[0].at.get(partition));
@@ -266,6 +292,17 @@ impl State {
             changed = true;
         }
         changed
+    }
+
+    /// By definition of a view, the cuts that its states can be taken from, oldest first.
+    pub(super) fn possible_cuts(&self) -> BTreeMap<String, Vec<Frontier>> {
+        let views = self.frame.views.iter().filter(|(_, view)| view.failed.is_none());
+        let possible = views.map(|(name, view)| {
+            let cuts = self.cuts.get(name).into_iter().flatten().map(|cut| &cut.at);
+            let cuts = cuts.filter(|cut| is_possible(view, &self.partitions, &self.archived, cut));
+            (view.view.definition.clone(), cuts.cloned().collect())
+        });
+        possible.collect()
     }
 
     /// Views whose newest cut lies inside a piece, below all pieces or above the head.
@@ -388,6 +425,11 @@ impl State {
     pub(super) fn pieces(&self) -> usize {
         self.frame.views.values().flat_map(|view| view.tracks.values()).map(|track| track.pieces().len()).sum()
     }
+}
+
+/// Whether the states can be cut there for good: rows of the tail go with a master version, never with a cut.
+fn is_possible(view: &ViewState, partitions: &BTreeSet<Partition>, archived: &Frontier, cut: &Frontier) -> bool {
+    covers_in(partitions, archived, cut) && view.since(cut).is_some()
 }
 
 /// Whether `at` covers `wanted` in some partitions.

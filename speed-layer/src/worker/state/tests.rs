@@ -88,10 +88,10 @@ async fn boundaries_stay_while_they_are_young_or_announced() {
     }
     bed.state.announced.insert("orders".to_owned(), vec![at(8)]);
     // A version is young until the next one has been there for 60: the one of 8 would go here.
-    bed.state.retire(261, 0, 60);
+    bed.state.retire(261, 0, 60, Owners::None);
     bed.merge_all().await;
     assert_eq!(bed.cuts(), [0, 8, 12, 16, 20]);
-    bed.state.retire(1000, 0, 60);
+    bed.state.retire(1000, 0, 60, Owners::None);
     bed.merge_all().await;
     assert_eq!(bed.cuts(), [0, 8, 16, 20]);
 }
@@ -163,8 +163,38 @@ async fn failed_events_are_cut_and_merged_as_states_are() {
     bed.archive(13, 2).await;
     assert_eq!(bed.cuts(), [0, 5, 10, 13, 20]);
     check(&bed, "split");
-    bed.state.retire(1000, 0, 0);
+    bed.state.retire(1000, 0, 0, Owners::None);
     bed.merge_all().await;
     assert!(bed.cuts().len() < 5);
     check(&bed, "merged");
+}
+
+#[tokio::test]
+async fn a_cut_stays_until_every_owner_has_a_newer_one() {
+    const SECOND_US: i64 = 1_000_000;
+    let mut bed = Bed::new();
+    bed.read(30).await;
+    for to in [10, 20, 30] {
+        bed.archive(to, 0).await;
+        bed.state.published("orders", at(to));
+    }
+    let definition = bed.catalog.views["orders"].definition.clone();
+    let told = |cut, seconds: i64| BTreeMap::from([(definition.clone(), (at(cut), seconds * SECOND_US))]);
+    let check = |bed: &mut Bed, seconds: i64, told: &BTreeMap<String, (Frontier, i64)>, expected: &[Offset]| {
+        bed.state.retire(seconds * SECOND_US, 30 * SECOND_US, i64::MAX, Owners::Told(told));
+        let cuts = bed.state.possible_cuts();
+        assert_eq!(cuts[&definition].iter().map(|cut| cut.get(0)).collect::<Vec<_>>(), expected, "{seconds}");
+    };
+    check(&mut bed, 1, &BTreeMap::new(), &[0, 10, 20, 30]);
+    check(&mut bed, 100, &told(10, 100), &[0, 10, 20, 30]);
+    check(&mut bed, 129, &told(10, 129), &[0, 10, 20, 30]);
+    check(&mut bed, 130, &told(10, 130), &[10, 20, 30]);
+    // Another owner is behind for minutes.
+    check(&mut bed, 500, &told(10, 500), &[10, 20, 30]);
+    // It has caught up with one that had been possible here for long.
+    check(&mut bed, 501, &told(20, 501), &[10, 20, 30]);
+    check(&mut bed, 531, &told(20, 501), &[20, 30]);
+    // Nobody says anything any more.
+    check(&mut bed, 1100, &told(20, 501), &[20, 30]);
+    check(&mut bed, 1701, &told(20, 501), &[30]);
 }
