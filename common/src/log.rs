@@ -167,11 +167,25 @@ pub trait Reader: Send + Debug {
     /// was logged before then is below it. `None` while it is not known.
     fn end_seen(&self) -> Option<(Frontier, i64)>;
 
+    /// What is written beyond the end of what can be read, as this reader last saw it.
+    fn held_back(&self) -> HeldBack {
+        HeldBack::default()
+    }
+
     /// The first offset that the log still has of every partition, as this reader last saw it. `None` where it is not
     /// known, or nothing expires.
     fn start_seen(&self) -> Option<Frontier> {
         None
     }
+}
+
+/// What a log has written that nobody can read yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldBack {
+    /// Where what is written ends, at the time of [`Reader::end_seen`]. Empty where all that is written can be read.
+    pub written: Frontier,
+    /// Why it has not become readable for a while.
+    pub reason: Option<String>,
 }
 
 /// Why the log cannot do what it was asked.

@@ -162,9 +162,13 @@ impl Worker {
                 Some(_) => Self::pause().await,
                 None => self.poll(&mut reader, &mut state).await?,
             };
-            if let Some((end, seen_us)) = reader.end_seen() {
+            let log::HeldBack { written, reason } = reader.held_back();
+            if let Some((mut end, seen_us)) = reader.end_seen() {
+                // What cannot be read yet is logged all the same: without it nothing is complete.
+                end.join(&written);
                 state.beyond.note_end(&state.frame.head, end, seen_us);
             }
+            state.held_back = reason;
             let mut changed = !chunks.is_empty();
             if changed {
                 if !state.note_read(&chunks) {
@@ -220,7 +224,9 @@ impl Worker {
             None => "the log is being read again up to where answers stood before".to_owned(),
         };
         let coming = (!state.is_shown).then(reason);
-        self.shared.stopped(state.stalled.clone().or_else(|| state.paused.clone()).or(coming));
+        self.shared.stopped(
+            state.stalled.clone().or_else(|| state.paused.clone()).or(coming).or_else(|| state.held_back.clone()),
+        );
     }
 
     async fn pause() -> Vec<Chunk> {

@@ -44,6 +44,8 @@ pub struct Kafka {
     producer: RwLock<FutureProducer<Listener>>,
     /// Asks for metadata and ends; it reads nothing.
     asking: Arc<BaseConsumer<Listener>>,
+    /// Asks for the ends of what is written, open transactions included.
+    asking_all: Arc<BaseConsumer<Listener>>,
     /// Topics that are known to be usable, and how many partitions they have.
     topics: Mutex<BTreeMap<String, Partition>>,
 }
@@ -66,12 +68,12 @@ impl Kafka {
             action: format!("connect to Kafka at `{brokers}`"),
             source: Box::new(source),
         };
+        let client = |config| BaseConsumer::from_config_and_context(&config, Listener::default()).map(Arc::new);
         let kafka = Self {
             brokers: brokers.to_owned(),
             producer: RwLock::new(new_producer(&settings).map_err(failed)?),
-            asking: Arc::new(
-                BaseConsumer::from_config_and_context(&settings.consumer(), Listener::default()).map_err(failed)?,
-            ),
+            asking: client(settings.consumer()).map_err(failed)?,
+            asking_all: client(settings.uncommitted()).map_err(failed)?,
             settings,
             clock,
             topics: Mutex::default(),
@@ -257,7 +259,8 @@ impl Log for Kafka {
         let from = read.map(|partition| (partition, from.get(partition))).collect();
         let partitions = Partition::try_from(bounds.end.partitions().count()).unwrap_or(Partition::MAX);
         let (config, clock) = (self.settings.consumer(), self.clock.clone());
-        let opened = reader::KafkaReader::open(&config, topic, &from, partitions, self.asking.clone(), clock);
+        let asking = reader::Asking { committed: self.asking.clone(), all: self.asking_all.clone() };
+        let opened = reader::KafkaReader::open(&config, topic, &from, partitions, asking, clock);
         Ok(Box::new(opened.map_err(|error| Error::Unavailable {
             action: format!("read topic `{topic}` from Kafka at `{}`", self.brokers),
             source: Box::new(error),

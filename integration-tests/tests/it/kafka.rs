@@ -109,9 +109,14 @@ async fn an_open_transaction_holds_the_end_back(log: &Arc<dyn Log>, brokers: &st
     assert_eq!(log.append("open", 0, vec![record("after")]).await.unwrap(), [1]);
     assert_eq!(log.bounds("open").await.unwrap().end, Frontier::default());
     let mut reader = log.reader("open", &Frontier::default(), None).await.unwrap();
-    assert!(reader.poll(10, Duration::from_millis(300)).await.unwrap().is_empty());
-    producer.commit_transaction(DEADLINE).unwrap();
     let (mut offsets, mut next, deadline) = (Vec::new(), 0, Instant::now() + DEADLINE);
+    while reader.held_back().reason.is_none() {
+        assert!(Instant::now() < deadline, "it is not said that a transaction is open");
+        assert!(reader.poll(10, Duration::from_millis(300)).await.unwrap().is_empty());
+    }
+    let (end, written) = (reader.end_seen().unwrap().0, reader.held_back().written);
+    assert_eq!((end.get(0), written.get(0)), (0, 2));
+    producer.commit_transaction(DEADLINE).unwrap();
     while next < 3 {
         assert!(Instant::now() < deadline, "stood at {next}");
         for chunk in reader.poll(10, Duration::from_millis(200)).await.unwrap() {
@@ -120,6 +125,10 @@ async fn an_open_transaction_holds_the_end_back(log: &Arc<dyn Log>, brokers: &st
         }
     }
     assert_eq!((offsets, next), (vec![0, 1], 3));
+    while reader.held_back().reason.is_some() || reader.end_seen().is_none_or(|(end, _)| end.get(0) < 3) {
+        assert!(Instant::now() < deadline, "{:?}", reader.held_back());
+        assert!(reader.poll(10, Duration::from_millis(100)).await.unwrap().is_empty());
+    }
 }
 
 /// Another topic of the same name uses the offsets again: nothing of it may be taken for the rest of the old one.

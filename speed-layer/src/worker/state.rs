@@ -85,6 +85,8 @@ pub(super) struct State {
     pub(super) paused: Option<String>,
     /// Why the log cannot be read.
     pub(super) stalled: Option<String>,
+    /// Why what is written beyond the head cannot be read.
+    pub(super) held_back: Option<String>,
     /// Whether the head has passed what was answered before.
     pub(super) is_shown: bool,
     /// The newest rows above what is archived, by partition and in order: one for each of the last pieces of every
@@ -110,6 +112,7 @@ impl State {
             rebuilding: None,
             paused: None,
             stalled: None,
+            held_back: None,
             is_shown: false,
             tail: BTreeMap::new(),
             archived: head.clone(),

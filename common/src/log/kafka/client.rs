@@ -95,6 +95,13 @@ impl Settings {
         config
     }
 
+    /// Of a client that asks where what is written ends, transactions that are open included.
+    pub(super) fn uncommitted(&self) -> ClientConfig {
+        let mut config = self.consumer();
+        config.set("isolation.level", "read_uncommitted");
+        config
+    }
+
     /// Sets the first of the names that one setting has, unless any of them was given.
     pub(super) fn unless_given(&self, config: &mut ClientConfig, names: &[&str], value: &str) {
         if let Some(name) = names.first()

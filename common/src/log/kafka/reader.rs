@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    log::{Chunk, Error, Reader},
+    log::{Chunk, Error, HeldBack, Reader},
     position::{Frontier, Offset, Partition},
 };
 
@@ -49,6 +49,13 @@ pub(super) struct KafkaReader {
     stop: Arc<AtomicBool>,
 }
 
+/// The clients that ask for ends.
+#[derive(Clone)]
+pub(super) struct Asking {
+    pub(super) committed: Arc<BaseConsumer<Listener>>,
+    pub(super) all: Arc<BaseConsumer<Listener>>,
+}
+
 impl KafkaReader {
     /// Opens a reader of the partitions that `from` names, of a topic that has `partitions`. The log has what follows.
     pub(super) fn open(
@@ -56,7 +63,7 @@ impl KafkaReader {
         topic: &str,
         from: &Frontier,
         partitions: Partition,
-        asking: Arc<BaseConsumer<Listener>>,
+        asking: Asking,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, KafkaError> {
         let consumer = BaseConsumer::from_config_and_context(config, Listener::default())?;
@@ -70,7 +77,7 @@ impl KafkaReader {
         let taking = Taking {
             topic: topic.to_owned(),
             consumer,
-            asking: asking.clone(),
+            asking: asking.committed.clone(),
             partitions,
             places: from.iter().map(|(partition, at)| (partition, Place { at, open: None })).collect(),
             stop: Stop(stop.clone()),
@@ -140,6 +147,10 @@ impl Reader for KafkaReader {
 
     fn end_seen(&self) -> Option<(Frontier, i64)> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).end.clone()
+    }
+
+    fn held_back(&self) -> HeldBack {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).held_back.clone()
     }
 
     fn start_seen(&self) -> Option<Frontier> {
