@@ -165,7 +165,17 @@ fn in_list(list: InList, schema: &DFSchema) -> Result<Transformed<Expr>> {
         expr = left;
         items.push(right);
     }
-    Ok(Transformed::yes(Expr::InList(InList::new(Box::new(expr), items, negated))))
+    // DataFusion takes an item for a constant if it has a value without rows, as `CASE` has: what reads columns is
+    // compared by itself.
+    let (reading, constant): (Vec<Expr>, Vec<Expr>) =
+        items.into_iter().partition(|item| item.any_column_refs() || item.contains_outer());
+    let constant = (!constant.is_empty()).then(|| Expr::InList(InList::new(Box::new(expr.clone()), constant, negated)));
+    let reading = reading.into_iter().map(|item| match negated {
+        true => expr.clone().not_eq(item),
+        false => expr.clone().eq(item),
+    });
+    let all = constant.into_iter().chain(reading).reduce(|all, one| if negated { all.and(one) } else { all.or(one) });
+    Ok(Transformed::yes(all.unwrap_or_else(|| lit(negated))))
 }
 
 /// As what two types are compared, where DataFusion would lose digits, or range.

@@ -385,3 +385,17 @@ fn what_lies_under_a_null_is_no_time() {
     let days = days.as_primitive::<TimestampMicrosecondType>();
     assert_eq!(days.iter().collect::<Vec<_>>(), [None, Some(1_767_571_200_000_000), None]);
 }
+
+/// DataFusion computes a list's items over no rows, and takes what has a value there for a constant.
+#[tokio::test]
+async fn items_of_lists_are_computed_for_each_row() {
+    for (sql, expected) in [
+        ("SELECT count(*) FROM m WHERE 'ü' NOT IN (CASE k WHEN k THEN k END, CAST(100 AS TEXT))", Ok("3")),
+        ("SELECT q FROM m WHERE q IN (CASE k WHEN 'a' THEN 1 END, 100000) ORDER BY q", Ok("1 | 100000")),
+        ("SELECT q FROM m WHERE q NOT IN (CASE WHEN p < 2 THEN q END, 7)", Ok("")),
+        ("SELECT q FROM m WHERE q IN (p + 50000, p, 5) ORDER BY q", Ok("1 | 100000")),
+        ("SELECT q FROM m WHERE (q IN (CASE WHEN p < 0 THEN q END)) IS NULL ORDER BY q", Ok("1 | 100000 | 2147483647")),
+    ] {
+        check(sql, expected).await;
+    }
+}
