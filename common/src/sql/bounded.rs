@@ -47,7 +47,7 @@ const CONSTANT_BYTES: usize = 8 << 10;
 const WIDTH_BYTES: u64 = 4 << 10;
 
 /// Functions that DataFusion looks for by what they are.
-const LOOKED_FOR: &[&str] = &["get_field", "log", "named_struct", "power", "struct"];
+const LOOKED_FOR: &[&str] = &["get_field", "named_struct", "struct"];
 
 /// A function that refuses to make too large values, where `function` may make any; and whose errors are its arguments'.
 pub(super) fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
@@ -181,12 +181,12 @@ struct Bounded {
 
 impl Bounded {
     fn told(&self, error: DataFusionError, as_error: fn(String) -> DataFusionError) -> DataFusionError {
-        match error.find_root() {
-            DataFusionError::Internal(reason) => {
-                as_error(format!("`{}` cannot be computed of these arguments: {reason}", self.inner.name()))
-            }
-            _ => error,
-        }
+        let reason = match error.find_root() {
+            DataFusionError::Internal(reason) => reason.clone(),
+            DataFusionError::External(reason) => reason.to_string(),
+            _ => return error,
+        };
+        as_error(format!("`{}` cannot be computed of these arguments: {reason}", self.inner.name()))
     }
 
     fn check(&self, growth: Growth, call: &ScalarFunctionArgs) -> Result<()> {
@@ -286,7 +286,8 @@ impl ScalarUDFImpl for Bounded {
         if constants.sum::<usize>() as u64 > VALUE_BYTES {
             return Ok(ExprSimplifyResult::Original(args));
         }
-        Ok(match self.inner.simplify(args, info)? {
+        let simplified = self.inner.simplify(args, info);
+        Ok(match simplified.map_err(|error| self.told(error, DataFusionError::Plan))? {
             ExprSimplifyResult::Simplified(expr) => {
                 ExprSimplifyResult::Simplified(expr.transform_up(|part| Ok(bounded_call(part))).data()?)
             }

@@ -162,9 +162,9 @@ fn of_execution(error: &DataFusionError) -> Problem {
         E::ResourcesExhausted(_) => Problem::new(Kind::Exhausted, detail),
         // What is spilled is written by Arrow: that there is no room on the disk is nothing that a query could change.
         E::ArrowError(error, _) if matches!(error.as_ref(), ArrowError::IoError(..)) => {
-            Problem::new(Kind::Unavailable, detail)
+            Problem::new(Kind::Exhausted, detail)
         }
-        E::ArrowError(..) | E::Execution(_) | E::SchemaError(..) | E::Plan(_) | E::SQL(..) => {
+        E::ArrowError(..) | E::Execution(_) | E::SchemaError(..) | E::Plan(_) | E::SQL(..) | E::NotImplemented(_) => {
             Problem::new(Kind::BadQuery, detail)
         }
         E::ObjectStore(_) | E::IoError(_) => Problem::new(Kind::Unavailable, detail),
@@ -269,11 +269,12 @@ mod tests {
             (external(Box::new(not_ready())).into(), 503, "unavailable", json!({})),
             (external("a defect".into()).into(), 500, "internal", json!({})),
             (execution(DataFusionError::Execution("overflow".to_owned())).into(), 400, "bad-query", json!({})),
+            (execution(DataFusionError::NotImplemented("`f`".to_owned())).into(), 400, "bad-query", json!({})),
             (execution(DataFusionError::ResourcesExhausted(String::new())).into(), 503, "exhausted", json!({})),
             (
                 execution(ArrowError::IoError("full".to_owned(), std::io::Error::other("full")).into()).into(),
                 503,
-                "unavailable",
+                "exhausted",
                 json!({}),
             ),
             (
