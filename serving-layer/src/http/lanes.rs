@@ -39,8 +39,16 @@ const THREADS: usize = 2048;
 const THREADS_OF_TASKS: usize = 1024;
 
 tokio::task_local! {
-    /// The lanes that the present task runs on.
-    static LANES: Threads;
+    /// The query that the present task is of.
+    static QUERY: Query;
+}
+
+/// A query's threads.
+#[derive(Clone)]
+struct Query {
+    threads: Threads,
+    /// Each of its threads has it: what is frozen may be any of them.
+    at_end: Arc<AtEnd>,
 }
 
 /// Where threads come from, and how many are at work.
@@ -107,13 +115,8 @@ impl Lanes {
     /// Runs a query, or a part of one. It is given up on where what this gives is dropped.
     pub(super) fn run<T: Send + 'static>(&self, query: impl Future<Output = T> + Send + 'static) -> Lane<T> {
         let over = Arc::new(AtomicBool::new(false));
-        let at_end = AtEnd(over.clone());
-        let thread = Thread::start(&self.0.threads, async move {
-            let outcome = query.await;
-            drop(at_end);
-            outcome
-        });
-        Lane { thread: Some(thread), over, lanes: self.clone() }
+        let of = Query { threads: self.0.threads.clone(), at_end: Arc::new(AtEnd(over.clone())) };
+        Lane { thread: Some(Thread::start(&of, query)), over, lanes: self.clone() }
     }
 
     /// How many queries are frozen: an error where no more may begin beside them.
@@ -137,7 +140,7 @@ impl Lanes {
     }
 }
 
-/// Tells that a query is over, also where it never began.
+/// Tells that all of a query is over, also where it never began.
 struct AtEnd(Arc<AtomicBool>);
 
 impl Drop for AtEnd {
@@ -203,12 +206,13 @@ impl<T> fmt::Debug for Thread<T> {
 }
 
 impl<T: Send + 'static> Thread<T> {
-    fn start(threads: &Threads, work: impl Future<Output = T> + Send + 'static) -> Self {
+    fn start(of: &Query, work: impl Future<Output = T> + Send + 'static) -> Self {
         let (abort, registration) = AbortHandle::new_pair();
-        let work = Abortable::new(LANES.scope(threads.clone(), work), registration);
-        let (on, busy) = (threads.handle.clone(), Busy::begin(&threads.busy));
-        let task = threads.handle.spawn_blocking(move || {
-            let _busy = busy;
+        let work = Abortable::new(QUERY.scope(of.clone(), work), registration);
+        let Query { threads: Threads { handle, busy }, at_end } = of.clone();
+        let (on, busy) = (handle.clone(), Busy::begin(&busy));
+        let task = handle.spawn_blocking(move || {
+            let _until_it_ends = (busy, at_end);
             on.block_on(work)
         });
         Self { task, abort }
@@ -240,12 +244,12 @@ struct Apart;
 
 impl JoinSetTracer for Apart {
     fn trace_future(&self, task: BoxFuture<'static, Box<dyn Any + Send>>) -> BoxFuture<'static, Box<dyn Any + Send>> {
-        let Ok(threads) = LANES.try_with(Threads::clone) else { return task };
-        if threads.busy.load(Ordering::Relaxed) >= THREADS_OF_TASKS {
+        let Ok(query) = QUERY.try_with(Query::clone) else { return task };
+        if query.threads.busy.load(Ordering::Relaxed) >= THREADS_OF_TASKS {
             return task;
         }
         Box::pin(async move {
-            match Thread::start(&threads, task).await {
+            match Thread::start(&query, task).await {
                 Ok(outcome) => outcome,
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             }
@@ -326,8 +330,18 @@ mod tests {
         let began = Instant::now();
         assert_eq!(split.await.unwrap(), 45);
         assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+        // A part of one may be what is frozen.
+        let (sender, receiver) = mpsc::sync_channel::<()>(0);
+        thaw.push(sender);
+        let query = lanes.run(async move {
+            let mut tasks = datafusion::common::runtime::JoinSet::new();
+            tasks.spawn(async move { receiver.recv().unwrap_err() });
+            tasks.join_all().await.len()
+        });
+        tokio::time::timeout(Duration::from_millis(20), query).await.unwrap_err();
+        until("the part is frozen too", || lanes.look() == Err(most + 1)).await;
         drop(thaw);
         until("they have thawed", || lanes.look() == Ok(0)).await;
-        assert_eq!((lanes.0.total.get(), lanes.0.frozen.get()), (4, 0));
+        assert_eq!((lanes.0.total.get(), lanes.0.frozen.get()), (5, 0));
     }
 }
