@@ -160,10 +160,10 @@ async fn values_of_any_size_are_refused_before_they_take_memory() {
 async fn what_is_spilled_has_a_place_and_a_size() {
     let spill = tempfile::tempdir().unwrap();
     let folder = spill.path().join("spill").display().to_string();
-    let settings = format!("[serving]\nmemory = '64MiB'\n[spill]\nfolder = '{folder}'\nsize = '1MiB'\n");
+    let settings = format!("[serving]\nmemory = '128MiB'\n[spill]\nfolder = '{folder}'\nsize = '1MiB'\n");
     let alone = Alone::with(&settings).await;
     let sql = "SELECT max(length(text)) AS n FROM (SELECT text, row_number() OVER (ORDER BY text) AS place FROM \
-               (SELECT repeat(value::text, 100) AS text FROM range(0, 150000)) a) t WHERE place > 0";
+               (SELECT repeat(value::text, 100) AS text FROM range(0, 400000)) a) t WHERE place > 0";
     let (status, body) = alone.sql(sql).await;
     assert_eq!((status, &body["type"]), (503, &json!("/problems/exhausted")), "{body}");
     assert!(body["detail"].as_str().unwrap().contains("disk space"), "{body}");
