@@ -14,14 +14,15 @@ use crate::{
 
 /// Opens the object store. One that does not keep Lamina's promises is refused.
 pub async fn storage(settings: &Settings) -> Result<Storage, Failure> {
-    let storage = Storage::open(&settings.store_url()?, &settings.store.options)?;
+    let storage = storage_to_read(settings)?;
     storage.probe().await?;
     Ok(storage)
 }
 
 /// Opens the object store without asking anything of it: for layers that only read.
 pub fn storage_to_read(settings: &Settings) -> Result<Storage, Failure> {
-    Ok(Storage::open(&settings.store_url()?, &settings.store.options)?)
+    let storage = Storage::open(&settings.store_url()?, &settings.store.options)?;
+    Ok(storage.with_spill(settings.spill.clone()))
 }
 
 /// Opens the log: Kafka, or else the embedded one.

@@ -26,7 +26,7 @@ use crate::{
 pub struct Settings {
     /// The folder of SQL files, or the `s3://` address of one.
     pub catalog: String,
-    /// Where the embedded log and the folder store are, and the lock; and where is room to spill.
+    /// Where the embedded log and the folder store are, and the lock.
     pub data: PathBuf,
     /// Where to answer; each program has an address of its own.
     pub listen: Option<SocketAddr>,
@@ -44,6 +44,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// The object store.
     pub store: StoreSettings,
+    /// Room on a disk for what does not fit into memory.
+    pub spill: SpillSettings,
     /// The batch layer.
     pub batch: BatchSettings,
     /// The speed layer.
@@ -88,6 +90,17 @@ impl std::fmt::Debug for StoreSettings {
         let names: Vec<&String> = self.options.keys().collect();
         f.debug_struct("StoreSettings").field("url", &self.url).field("options", &names).finish()
     }
+}
+
+/// Room on a disk for what recomputes and queries do not have the memory for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpillSettings {
+    /// The folder; without it the system's for temporary files. Better not on the disk of the data folder: whoever fills
+    /// that stops the log.
+    pub folder: Option<PathBuf>,
+    /// So much may be there at once of all queries together, and so much of a recompute; what would need more fails.
+    pub size: ByteSize,
 }
 
 /// What is in the name of an option of another library's whose value is not for others to see.
@@ -199,10 +212,17 @@ impl Default for Settings {
             state_format: None,
             log: LogSettings::default(),
             store: StoreSettings::default(),
+            spill: SpillSettings::default(),
             batch: BatchSettings::default(),
             speed: SpeedSettings::default(),
             serving: ServingSettings::default(),
         }
+    }
+}
+
+impl Default for SpillSettings {
+    fn default() -> Self {
+        Self { folder: None, size: ByteSize::gib(16) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! running it to another, what stands here makes the difference: how operators bind ([`Dialect`]), what types are
 //! called ([`types`]), and two analyzer rules around DataFusion's own coercion: [`meaning`] gives literals, comparisons,
 //! times and aggregates the types that PostgreSQL gives them, and [`exact`] replaces whatever would wrap, round or
-//! depend on how rows are batched.
+//! depend on how rows are batched. [`bounded`] keeps functions from making values of any size.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use datafusion::{
 
 mod aggregates;
 mod arithmetic;
+mod bounded;
 mod casts;
 mod conditions;
 mod dialect;
@@ -28,6 +29,8 @@ mod meaning;
 mod times;
 mod types;
 
+pub use bounded::counted;
+pub(crate) use bounded::counted_constants;
 pub use dialect::Dialect;
 pub(crate) use fallible::{may_fail, row_may_fail};
 pub use floats::{canonical_f32, canonical_f64};
@@ -55,6 +58,9 @@ pub fn session(mut config: SessionConfig) -> SessionStateBuilder {
     // Of two functions of one name the later one counts.
     let functions = builder.scalar_functions().get_or_insert_default();
     functions.extend([times::date_trunc(), times::date_bin(), times::timezone()]);
+    for function in functions {
+        *function = bounded::bounded(function.clone());
+    }
     builder
 }
 

@@ -4,13 +4,20 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use datafusion::{
     datasource::object_store::ObjectStoreUrl,
-    execution::{memory_pool::MemoryPool, runtime_env::RuntimeEnv, runtime_env::RuntimeEnvBuilder},
+    execution::{
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::MemoryPool,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
 };
 use deltalake::logstore::{StorageConfig, default_logstore};
 use object_store::{ObjectStore, path::Path, prefix::PrefixStore};
 use url::Url;
 
-use crate::fault::{Domain, Fault};
+use crate::{
+    fault::{Domain, Fault},
+    settings::SpillSettings,
+};
 
 mod indexed;
 pub mod parquet;
@@ -26,6 +33,7 @@ pub struct Storage {
     whole: Arc<dyn ObjectStore>,
     /// What is under the root.
     objects: Arc<dyn ObjectStore>,
+    spill: SpillSettings,
 }
 
 impl Storage {
@@ -53,7 +61,12 @@ impl Storage {
         let prefix = Path::from_url_path(url.path())
             .map_err(|error| Error::Url { url: url.to_string(), reason: error.to_string() })?;
         let objects = Arc::new(PrefixStore::new(whole.clone(), prefix));
-        Ok(Self { url, whole, objects })
+        Ok(Self { url, whole, objects, spill: SpillSettings::default() })
+    }
+
+    /// The same store, for runtimes that have this room for what does not fit into memory.
+    pub fn with_spill(self, spill: SpillSettings) -> Self {
+        Self { spill, ..self }
     }
 
     /// The root.
@@ -92,7 +105,15 @@ impl Storage {
 
     /// A DataFusion runtime that reads this store, with `pool` for memory.
     pub fn runtime(&self, pool: Arc<dyn MemoryPool>) -> Result<Arc<RuntimeEnv>, datafusion::error::DataFusionError> {
-        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+        let mode = match &self.spill.folder {
+            Some(folder) => {
+                std::fs::create_dir_all(folder)?;
+                DiskManagerMode::Directories(vec![folder.clone()])
+            }
+            None => DiskManagerMode::OsTmpDirectory,
+        };
+        let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(self.spill.size.as_u64());
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()?;
         runtime.register_object_store(Self::datafusion_url().as_ref(), self.objects.clone());
         Ok(runtime)
     }

@@ -5,6 +5,7 @@ pub mod apart;
 pub mod bench;
 pub mod differ;
 pub mod faults;
+pub mod functions;
 pub mod memory_log;
 pub mod oracle;
 pub mod sandbox;

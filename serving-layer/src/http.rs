@@ -29,6 +29,7 @@ mod events;
 mod extract;
 mod health;
 mod jobs;
+mod lanes;
 mod limits;
 mod negotiate;
 mod openapi;
@@ -41,6 +42,11 @@ mod views;
 pub const REQUESTS: &str = "lamina_serving_http_requests_total";
 /// Time until an answer's head is sent, in seconds, by route and status.
 pub const REQUEST_SECONDS: &str = "lamina_serving_http_request_seconds";
+
+/// Queries that were given up on, and are still at work.
+pub const FROZEN: &str = "lamina_serving_queries_frozen";
+/// Queries that did not stop when they were given up on.
+pub const GIVEN_UP: &str = "lamina_serving_queries_given_up_total";
 
 /// What the API speaks for.
 #[derive(Clone, Debug)]
@@ -101,17 +107,18 @@ impl FromRef<Current> for Context {
 struct Metrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
+    at_work: limits::AtWork,
 }
 
 impl Metrics {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    fn new(registry: &Registry, at_work: limits::AtWork) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(Opts::new(REQUESTS, "Requests by route and status"), &["route", "status"])?;
         let buckets = prometheus::exponential_buckets(0.0005, 2.0, 16)?;
         let options = HistogramOpts::new(REQUEST_SECONDS, "Time until an answer begins").buckets(buckets);
         let seconds = HistogramVec::new(options, &["route", "status"])?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Self { requests, seconds })
+        Ok(Self { requests, seconds, at_work })
     }
 }
 
@@ -119,12 +126,14 @@ impl Metrics {
 pub fn router(current: impl Into<Current>) -> Result<Router, prometheus::Error> {
     let current = current.into();
     let context = current.context();
-    let metrics = Metrics::new(&context.registry)?;
+    let parallelism = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let at_work = limits::AtWork::new(lanes::Lanes::new(parallelism, &context.registry)?);
+    let metrics = Metrics::new(&context.registry, at_work.clone())?;
     let gate = access::Gate {
         tokens: context.tokens.clone(),
         clock: context.clock.clone(),
         limits: Arc::new(context.limits.clone()),
-        at_work: limits::AtWork::default(),
+        at_work: at_work.clone(),
     };
     let routes = Router::new()
         .route("/", get(page::page))
@@ -155,6 +164,7 @@ pub fn router(current: impl Into<Current>) -> Result<Router, prometheus::Error> 
 async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let route =
         request.extensions().get::<axum::extract::MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
+    metrics.at_work.look();
     let began = std::time::Instant::now();
     let handled = std::panic::AssertUnwindSafe(next.run(request));
     let response = match futures::FutureExt::catch_unwind(handled).await {

@@ -231,7 +231,8 @@ impl Lowering<'_> {
     }
 
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
-        create_physical_expr(expr, schema, self.state.execution_props(), &PhysicalPlanningContext::default())
+        let expr = sql::counted_constants(expr.clone())?.data;
+        create_physical_expr(&expr, schema, self.state.execution_props(), &PhysicalPlanningContext::default())
     }
 
     /// What keys and aggregates are made of.

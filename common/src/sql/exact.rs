@@ -16,7 +16,7 @@ use datafusion::{
 };
 
 use super::{
-    arithmetic, casts, conditions,
+    arithmetic, bounded, casts, conditions,
     fallible::{is_constant, is_widening},
     floats,
     meaning::{column, is_comparison, rewrite},
@@ -57,6 +57,9 @@ fn exact_part(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> R
     let one = |expr: Expr| comparable(expr, schema, is_canonical);
     Ok(match expr {
         Expr::BinaryExpr(binary) if is_arithmetic(binary.op) => return arithmetic(binary, schema),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
+            Transformed::yes(bounded::pasted(*left, *right))
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
             let (left, right) = (one(*left)?, one(*right)?);
             Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
@@ -101,7 +104,7 @@ fn exact_part(expr: Expr, schema: &DFSchema, is_canonical: IsCanonical<'_>) -> R
             params.order_by = sorted(params.order_by, schema, is_canonical)?;
             Transformed::yes(Expr::from(WindowFunction { fun, params }))
         }
-        other => Transformed::no(other),
+        other => bounded::bounded_call(other),
     })
 }
 

@@ -8,7 +8,7 @@ use datafusion::{
 
 /// Functions that have a value for all arguments.
 const TOTAL: &[&str] =
-    &["btrim", "character_length", "coalesce", "concat", "lower", "ltrim", "nullif", "rtrim", "starts_with", "upper"];
+    &["btrim", "character_length", "coalesce", "lower", "ltrim", "nullif", "rtrim", "starts_with", "upper"];
 
 /// Whether computing `expr` may fail for some row. What is not known to be total may.
 pub(crate) fn may_fail(expr: &Expr, schema: &dyn ExprSchema) -> Result<bool> {

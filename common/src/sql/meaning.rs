@@ -22,7 +22,7 @@ use datafusion::{
     optimizer::{AnalyzerRule, utils::NamePreserver},
 };
 
-use super::{aggregates, times, types::timestamp};
+use super::{aggregates, fallible::is_constant, times, types::timestamp};
 
 /// Functions of a time, which take a date for its first moment.
 const OF_TIMES: &[&str] = &["date_trunc", "date_bin", "to_char", "timezone"];
@@ -390,6 +390,9 @@ fn arguments(
     for (place, argument) in arguments.iter_mut().enumerate() {
         let Ok(mut from) = argument.get_type(schema) else { return Ok(Vec::new()) };
         let exact = matches!(function.name(), "percentile_cont" | "median");
+        if function.name() == "percentile_cont" && place > 0 && !is_constant(argument)? {
+            return plan_err!("the share of `percentile_cont` is one number for all rows, such as 0.9");
+        }
         let to = match aggregates::summed_as(function, &from) {
             Some(to) => Some(to),
             // Between two integers lies what is none.

@@ -20,6 +20,7 @@ use sqlparser::{ast, parser::Parser};
 
 use super::*;
 
+mod bounded;
 mod precedence;
 
 /// Rows of edge values, each in a batch of its own where `apart`.

@@ -13,6 +13,7 @@ mod batch;
 mod deploy;
 mod differ;
 mod failed;
+mod hostile;
 mod kafka;
 mod keys;
 mod lost;

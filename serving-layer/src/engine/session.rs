@@ -90,6 +90,8 @@ impl Base {
 
     /// Plans and starts a query of a session.
     pub(super) async fn run(&self, session: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
-        execute_stream(session.create_physical_plan(plan).await?, self.context.clone())
+        let plan = sql::counted(session.optimize(plan)?)?;
+        let plan = session.query_planner().create_physical_plan(&plan, session).await?;
+        execute_stream(plan, self.context.clone())
     }
 }

@@ -125,7 +125,7 @@ impl Client {
     /// Someone who may do everything.
     pub(super) fn for_tests() -> Self {
         let (limits, grant) = (Arc::new(Limits::default()), Arc::new(Grant::everything()));
-        Self { name: "tests".into(), grant, limits, at_work: AtWork::default() }
+        Self { name: "tests".into(), grant, limits, at_work: AtWork::new(super::lanes::Lanes::for_tests()) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The status line waits for the first rows, so that what fails early is a problem with a status of its own. What fails
 //! later breaks the connection off: an answer never ends as if it were complete.
 //!
-//! A query stops when its client leaves, and at its limits. It runs in a task of its own: then the connection notices
+//! A query stops when its client leaves, and at its limits. It runs on a thread of its own: then the connection notices
 //! that the client has left while the query is at work, and the query its time while the client does not read.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -24,10 +24,11 @@ use datafusion::{
     physical_plan::SendableRecordBatchStream,
 };
 use futures::{Stream, StreamExt, stream};
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     dto,
+    lanes::Lane,
     limits::{Stopped, Used, Work},
     negotiate::Format,
     problem::{Kind, Problem},
@@ -122,11 +123,11 @@ fn two_members(name: &str) -> Problem {
     ))
 }
 
-/// A query that is at work, in a task. Dropped, it stops.
+/// A query that is at work, elsewhere. Dropped, it stops.
 #[derive(Debug)]
 struct Running {
     batches: mpsc::Receiver<Batch>,
-    task: JoinSet<()>,
+    task: Lane<()>,
     until: Instant,
     time: Duration,
     _stop: StopOnDrop,
@@ -137,9 +138,8 @@ type Batch = Result<RecordBatch, DataFusionError>;
 impl Running {
     fn start(mut rows: SendableRecordBatchStream, mut work: Work, stop: &Stop) -> Self {
         let (sender, batches) = mpsc::channel(1);
-        let mut task = JoinSet::new();
-        let (until, time) = (work.until(), work.time());
-        task.spawn(async move {
+        let (until, time, lanes) = (work.until(), work.time(), work.lanes());
+        let task = lanes.run(async move {
             let step = async {
                 // First there is room for a batch, and then it is computed.
                 while let Ok(room) = sender.reserve().await {
@@ -172,9 +172,9 @@ impl Running {
         match tokio::time::timeout_at(late, self.batches.recv()).await {
             Err(_) => Some(Err(Stopped::Time(self.time).into())),
             Ok(Some(batch)) => Some(batch),
-            Ok(None) => match self.task.join_next().await {
-                Some(Err(died)) => Some(Err(DataFusionError::External(Box::new(died)))),
-                _ => None,
+            Ok(None) => match (&mut self.task).await {
+                Err(died) => Some(Err(DataFusionError::External(Box::new(died)))),
+                Ok(()) => None,
             },
         }
     }
@@ -440,7 +440,7 @@ mod tests {
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let mut server = JoinSet::new();
+        let mut server = tokio::task::JoinSet::new();
         server.spawn(async move { axum::serve(listener, axum::Router::new().route("/", route)).await });
         for _ in 0..20 {
             let response = reqwest::get(&url).await.unwrap();

@@ -10,25 +10,46 @@ use common::access::Limits;
 use datafusion::error::DataFusionError;
 use tokio::time::Instant;
 
-use super::problem::{Kind, Problem};
+use super::{
+    lanes::Lanes,
+    problem::{Kind, Problem},
+};
 
-/// How many queries of each client are at work. Clones share the counts.
-#[derive(Clone, Debug, Default)]
-pub(super) struct AtWork(Arc<Mutex<HashMap<Arc<str>, usize>>>);
+/// How many queries of each client are at work, and where they are. Clones share the counts.
+#[derive(Clone, Debug)]
+pub(super) struct AtWork {
+    counts: Arc<Mutex<HashMap<Arc<str>, usize>>>,
+    lanes: Lanes,
+}
 
 impl AtWork {
+    /// Nothing yet.
+    pub(super) fn new(lanes: Lanes) -> Self {
+        Self { counts: Arc::default(), lanes }
+    }
+
+    /// Counts anew which queries are frozen.
+    pub(super) fn look(&self) {
+        let _ = self.lanes.look();
+    }
+
     /// Begins a query, if its client has not too many at work.
     pub(super) fn begin(&self, client: &Arc<str>, limits: &Arc<Limits>, wait: Duration) -> Result<Work, Problem> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(frozen) = self.lanes.look() {
+            let detail = format!("{frozen} queries did not stop when they were told to, and no more begin beside them");
+            return Err(Problem::new(Kind::Unavailable, detail)
+                .hint("ask again once one of them has ended; who runs Lamina can start it again to be rid of them"));
+        }
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(client.clone()).or_default();
         if *count >= limits.queries {
             let detail = format!("{count} queries of `{client}` are at work, and one client has no more at once");
             return Err(Problem::new(Kind::TooMany, detail).member("queries_max", limits.queries));
         }
         *count += 1;
-        let slot = Slot { client: client.clone(), at_work: self.clone() };
+        let slot = Arc::new(Slot { client: client.clone(), counts: self.counts.clone() });
         let until = Instant::now() + wait + limits.time;
-        Ok(Work { until, rows: 0, limits: limits.clone(), _slot: slot })
+        Ok(Work { until, rows: 0, limits: limits.clone(), lanes: self.lanes.clone(), slot })
     }
 }
 
@@ -36,12 +57,12 @@ impl AtWork {
 #[derive(Debug)]
 struct Slot {
     client: Arc<str>,
-    at_work: AtWork,
+    counts: Arc<Mutex<HashMap<Arc<str>, usize>>>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut counts = self.at_work.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {
@@ -57,7 +78,8 @@ pub(super) struct Work {
     until: Instant,
     rows: u64,
     limits: Arc<Limits>,
-    _slot: Slot,
+    lanes: Lanes,
+    slot: Arc<Slot>,
 }
 
 /// Why a query was stopped.
@@ -75,6 +97,29 @@ impl Work {
     /// What `step` gives, unless the query's time is over before.
     pub(super) async fn within<T>(&self, step: impl Future<Output = T>) -> Result<T, Stopped> {
         tokio::time::timeout_at(self.until, step).await.map_err(|_| Stopped::Time(self.limits.time))
+    }
+
+    /// The same, on a thread of its own: for what a query says is to be computed.
+    pub(super) async fn apart<T: Send + 'static>(
+        &self,
+        step: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Stopped> {
+        // As long as it is at work, it has its client's place.
+        let slot = self.slot.clone();
+        let lane = self.lanes.run(async move {
+            let outcome = step.await;
+            drop(slot);
+            outcome
+        });
+        match self.within(lane).await? {
+            Ok(outcome) => Ok(outcome),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    /// Where queries have threads of their own.
+    pub(super) fn lanes(&self) -> Lanes {
+        self.lanes.clone()
     }
 
     /// Counts rows of the answer.
@@ -119,7 +164,7 @@ impl Used {
 impl Work {
     /// A query that is alone.
     pub(super) fn for_tests(limits: Limits) -> Self {
-        AtWork::default().begin(&"tests".into(), &Arc::new(limits), Duration::ZERO).unwrap()
+        AtWork::new(Lanes::for_tests()).begin(&"tests".into(), &Arc::new(limits), Duration::ZERO).unwrap()
     }
 }
 
@@ -146,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_over_a_limit_is_stopped() {
         let limits = Arc::new(Limits { queries: 2, time: Duration::from_millis(30), rows: 5, ..Limits::default() });
-        let at_work = AtWork::default();
+        let at_work = AtWork::new(Lanes::for_tests());
         let begin = |client: &str| at_work.begin(&client.into(), &limits, Duration::from_millis(10));
         let (mut first, second) = (begin("a").unwrap(), begin("a").unwrap());
         assert_eq!(begin("a").unwrap_err().status().as_u16(), 429);
@@ -159,6 +204,6 @@ mod tests {
         assert_eq!(stopped, Err(Stopped::Time(limits.time)));
         assert!(began.elapsed() >= Duration::from_millis(35));
         drop((first, again));
-        assert!(at_work.0.lock().unwrap().is_empty());
+        assert!(at_work.counts.lock().unwrap().is_empty());
     }
 }

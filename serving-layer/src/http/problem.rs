@@ -9,7 +9,7 @@ use common::{
     fault::{Domain, Fault, chain},
     log, operate, speed, storage,
 };
-use datafusion::error::DataFusionError;
+use datafusion::{arrow::error::ArrowError, error::DataFusionError};
 use serde_json::{Map, Value, json};
 
 use crate::engine;
@@ -160,7 +160,11 @@ fn of_execution(error: &DataFusionError) -> Problem {
     let detail = error.strip_backtrace();
     match error.find_root() {
         E::ResourcesExhausted(_) => Problem::new(Kind::Exhausted, detail),
-        E::ArrowError(..) | E::Execution(_) | E::SchemaError(..) | E::Plan(_) | E::SQL(..) => {
+        // What is spilled is written by Arrow: that there is no room on the disk is nothing that a query could change.
+        E::ArrowError(error, _) if matches!(error.as_ref(), ArrowError::IoError(..)) => {
+            Problem::new(Kind::Exhausted, detail)
+        }
+        E::ArrowError(..) | E::Execution(_) | E::SchemaError(..) | E::Plan(_) | E::SQL(..) | E::NotImplemented(_) => {
             Problem::new(Kind::BadQuery, detail)
         }
         E::ObjectStore(_) | E::IoError(_) => Problem::new(Kind::Unavailable, detail),
@@ -265,7 +269,14 @@ mod tests {
             (external(Box::new(not_ready())).into(), 503, "unavailable", json!({})),
             (external("a defect".into()).into(), 500, "internal", json!({})),
             (execution(DataFusionError::Execution("overflow".to_owned())).into(), 400, "bad-query", json!({})),
+            (execution(DataFusionError::NotImplemented("`f`".to_owned())).into(), 400, "bad-query", json!({})),
             (execution(DataFusionError::ResourcesExhausted(String::new())).into(), 503, "exhausted", json!({})),
+            (
+                execution(ArrowError::IoError("full".to_owned(), std::io::Error::other("full")).into()).into(),
+                503,
+                "exhausted",
+                json!({}),
+            ),
             (
                 operate::Error::Running { view: dataset(), id: "j1".to_owned() }.into(),
                 409,

@@ -107,7 +107,8 @@ async fn answer_to(
     }
     let options = Options { parameters, ..options(asked, client)? };
     let work = client.begin(waits(&options))?;
-    let answer = work.within(context.engine.sql(sql, &options)).await??;
+    let (engine, sql) = (context.engine.clone(), sql.to_owned());
+    let answer = work.apart(async move { engine.sql(&sql, &options).await }).await??;
     respond(answer, format, work).await
 }
 
@@ -136,7 +137,8 @@ pub(super) async fn rows(
     let format = Format::asked(asked.format.as_deref(), &headers)?;
     let options = options(asked, &client)?;
     let work = client.begin(waits(&options))?;
-    let answer = work.within(context.engine.rows(&view, &filters, limit, &options)).await??;
+    let engine = context.engine.clone();
+    let answer = work.apart(async move { engine.rows(&view, &filters, limit, &options).await }).await??;
     respond(answer, format, work).await
 }
 

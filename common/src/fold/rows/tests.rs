@@ -106,6 +106,8 @@ async fn an_event_whose_row_cannot_be_computed_costs_that_row() {
             &[1, 3],
             &[r#"{"n":3}"#],
         ),
+        ("SELECT count(rpad(k, ms)) AS n FROM e WHERE ms IS NOT NULL", &[0, 1, 3], &[r#"{"n":2}"#]),
+        ("SELECT count(k || repeat('ab', ms)) AS n FROM e WHERE ms IS NOT NULL", &[0, 1, 3], &[r#"{"n":2}"#]),
         ("SELECT count(*) FILTER (WHERE 10 / b > 1) AS n, count(*) AS all FROM e", &[1, 4], &[r#"{"n":2,"all":4}"#]),
         (
             "SELECT count(*) AS n, max(regexp_replace(t, '(', 'x')) AS m FROM e WHERE t IS NOT NULL",

@@ -74,9 +74,16 @@ pub(super) fn check(call: &Function, functions: &dyn FunctionRegistry) -> Found 
         }
         Kind::Window => {
             let hears_nulls = ["first_value", "last_value", "nth_value", "lag", "lead"].contains(&plain.as_str());
+            let is_of_nothing = match args {
+                FunctionArguments::List(list) => list.args.is_empty(),
+                _ => true,
+            };
+            let whole = format!("{name}() OVER");
             none_of(
                 at,
                 &[
+                    // The planner looks at the first argument of these without asking whether there is one.
+                    (hears_nulls && is_of_nothing, &whole, "say of what: write `first_value(x) OVER (…)`"),
                     (filter.is_some(), &clause("FILTER"), "filter the rows in a subquery"),
                     (is_distinct, &clause("DISTINCT"), "make the rows distinct in a subquery"),
                     (treats_nulls && !hears_nulls, &clause("IGNORE or RESPECT NULLS"), "leave it out"),

@@ -71,6 +71,7 @@ fn what_would_have_no_effect_is_refused_by_name() {
         ("SELECT abs(x) IGNORE NULLS FROM t", "IGNORE or RESPECT NULLS of abs"),
         ("SELECT row_number() FILTER (WHERE x) OVER () FROM t", "FILTER of row_number"),
         ("SELECT sum(x) IGNORE NULLS OVER () FROM t", "IGNORE or RESPECT NULLS of sum"),
+        ("SELECT last_value() OVER (ORDER BY x) FROM t", "last_value() OVER"),
         ("SELECT quantile(0.5)(x) FROM t", "a second list of arguments of quantile"),
         ("SELECT x COLLATE \"C\" FROM t", "COLLATE"),
         ("SELECT x LIKE ANY ('a', 'b') FROM t", "LIKE ANY"),

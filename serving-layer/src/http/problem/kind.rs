@@ -159,8 +159,8 @@ pub(crate) const KINDS: [About; 25] = {
             K::Exhausted,
             "exhausted",
             S::SERVICE_UNAVAILABLE,
-            "the query needs more memory than there is",
-            "filter or aggregate more, or raise the setting `serving.memory`",
+            "the query needs more memory, or room to spill, than there is",
+            "filter or aggregate more, or raise the settings `serving.memory` and `spill.size`",
         ),
         about(
             K::TooMany,
