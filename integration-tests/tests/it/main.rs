@@ -8,17 +8,21 @@
     reason = "a test says what is wrong by failing"
 )]
 
+mod alone;
 mod apart;
 mod batch;
+mod clients;
 mod deploy;
 mod differ;
 mod failed;
+mod full;
 mod kafka;
 mod keys;
 mod lost;
 mod merge;
 mod plans;
 mod security;
+mod signals;
 mod simulation;
 mod speed;
 mod sql;
