@@ -104,7 +104,7 @@ impl Appender {
     /// Archives until it is told to stop; then archives what it has and ends.
     pub(crate) async fn run(self) -> Result<(), Infallible> {
         let cancelled = self.context.supervisor.cancelled();
-        let mut retry = Retry::new(cancelled.clone());
+        let mut retry = Retry::new(cancelled.clone(), &self.metrics.troubles);
         loop {
             let Err(error) = self.session(&cancelled, &mut retry).await else { return Ok(()) };
             self.metrics.restarts.with_label_values(&[&self.dataset.name]).inc();

@@ -15,7 +15,7 @@ use common::{
     view::ViewTable,
 };
 
-use crate::BatchLayer;
+use crate::{BatchLayer, pinned};
 
 /// Files that have changed are looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -42,6 +42,32 @@ impl Source {
     pub async fn files(&self) -> Result<Vec<(String, String)>, Failure> {
         published::files(&self.place, &self.options).await
     }
+}
+
+/// What a layer starts with: the files of its source and their catalog. Where those cannot be used, the catalog that was
+/// published last goes on, and why is told: a slip in a file must not keep a layer from starting that has run for years.
+pub async fn begin(source: &Source, storage: &Storage) -> Result<(Vec<(String, String)>, Arc<Catalog>), Failure> {
+    let refusal = match usable(source, storage).await {
+        Ok(usable) => return Ok(usable),
+        Err(refusal) => refusal,
+    };
+    // A store that cannot be read is no reason to hide what is wrong with the files.
+    let Ok(Some(present)) = published::present(storage).await else { return Err(refusal) };
+    let Ok(catalog) = present.newest.catalog() else { return Err(refusal) };
+    let (place, version) = (&source.place, present.newest.version);
+    tracing::warn!(
+        version,
+        "the catalog in `{place}` is not taken up, the one that was published last stays in force: {}",
+        chain(refusal.as_ref())
+    );
+    Ok((present.newest.files, Arc::new(catalog)))
+}
+
+async fn usable(source: &Source, storage: &Storage) -> Result<(Vec<(String, String)>, Arc<Catalog>), Failure> {
+    let files = source.files().await?;
+    let catalog = Arc::new(Catalog::parse(&files)?);
+    pinned::check(storage, &catalog).await?;
+    Ok((files, catalog))
 }
 
 /// Publishes the files that `layer` has been started with, and follows their source, if there is one, from then on.
@@ -93,7 +119,10 @@ async fn create_tables(storage: &Storage, catalog: &Catalog) -> Result<(), stora
         master::dead_letters(storage, &dataset.name)?.ensure(&master::dead_letters_schema()).await?;
     }
     for view in catalog.views.values() {
-        ViewTable::new(storage, view)?.open().await?;
+        // One that fails is its own matter: its recomputes fail too, and tell.
+        if let Err(error) = ViewTable::new(storage, view)?.open().await {
+            tracing::warn!(view = view.name, "the view has no table for now: {}", chain(&error));
+        }
     }
     Ok(())
 }
@@ -143,7 +172,7 @@ impl Deploy {
         }
         let catalog = Arc::new(Catalog::parse(&files)?);
         self.layer.check(&catalog).await?;
-        resources::partitions(self.layer.context.log.as_ref(), &catalog).await?;
+        resources::partitions(self.layer.context.log.as_ref(), &catalog).await;
         let before = publish(&self.layer, &catalog, &files).await?;
         self.layer.take_up(catalog).await;
         if let Some(before) = before {

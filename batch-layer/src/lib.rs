@@ -221,4 +221,8 @@ impl operate::BatchLayer for BatchLayer {
     async fn job(&self, id: &str) -> Result<Job, operate::Error> {
         self.at_work().scheduler.job(id).await
     }
+
+    fn troubles(&self) -> Vec<String> {
+        self.metrics.troubles.all()
+    }
 }

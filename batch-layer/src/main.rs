@@ -5,8 +5,8 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 use batch_layer::{BatchLayer, Settings as How, deploy, service};
 use clap::Parser;
 use common::{
-    catalog::Catalog,
     clock::{Clock, System},
+    operate::BatchLayer as _,
     process::{self, Failure, Runtimes},
     resources,
     settings::Settings,
@@ -36,15 +36,19 @@ async fn start(
     runtimes: Runtimes,
 ) -> Result<impl Future<Output = ()>, Failure> {
     let door = settings.back_door(listen)?;
-    let listener = web::bind(listen).await?;
+    settings.renew_certificates(&door.front, &supervisor)?;
+    let opening = web::open(web::bind(listen).await?, door.front, &supervisor);
     let registry = prometheus::Registry::new();
     let clock: Arc<dyn Clock> = Arc::new(System);
     let source = deploy::Source::of(&settings);
-    let files = source.files().await?;
-    let catalog = Arc::new(Catalog::parse(&files)?);
+    opening.says("the object store is opened");
     let storage = resources::storage(&settings).await?;
+    opening.says("the catalog is read");
+    let (files, catalog) = deploy::begin(&source, &storage).await?;
+    opening.says("Kafka is connected to");
     let log = Arc::new(resources::kafka(&settings, &clock).await?);
-    resources::partitions(log.as_ref(), &catalog).await?;
+    resources::partitions(log.as_ref(), &catalog).await;
+    opening.says("the master dataset and the batch views are looked at");
     let owner = format!("{}/{}", settings.data.display(), uuid::Uuid::new_v4());
     let batch = BatchLayer::start(batch_layer::Context {
         storage,
@@ -59,8 +63,10 @@ async fn start(
     .await?;
     // Only now: a dataset that has changed is refused above, and no other layer must take it up.
     deploy::follow(batch.clone(), Some(source), files).await?;
-    let router = web::probes(Arc::new(|| None), registry).merge(service::router(batch, door.secret));
-    web::serve(listener, door.tls, router, &supervisor);
+    let asked = batch.clone();
+    let ready = move || Some(asked.troubles().join("; ")).filter(|troubles| !troubles.is_empty());
+    let router = web::probes(Arc::new(ready), registry).merge(service::router(batch, door.secret));
+    opening.answer(router);
     tracing::info!("batch layer answers at {listen}");
     Ok(async {})
 }

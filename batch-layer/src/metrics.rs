@@ -2,6 +2,8 @@
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
+use crate::retry::Troubles;
+
 /// Events archived in the master dataset.
 pub const EVENTS: &str = "lamina_batch_events_total";
 /// Events that cannot be used, archived as dead letters.
@@ -45,6 +47,8 @@ pub(crate) struct Metrics {
     pub(crate) recompute_seconds: HistogramVec,
     pub(crate) failed_groups: IntGaugeVec,
     pub(crate) catalog_refusals: IntCounter,
+    /// For people rather than for counting.
+    pub(crate) troubles: Troubles,
 }
 
 impl Metrics {
@@ -84,6 +88,7 @@ impl Metrics {
             failed_groups: gauge(FAILED_GROUPS, "Groups of which something could not be computed", "view")?,
             recompute_seconds,
             catalog_refusals,
+            troubles: Troubles::default(),
         })
     }
 

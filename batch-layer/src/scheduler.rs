@@ -335,7 +335,7 @@ impl Scheduler {
 
     /// Writes how a job has ended. Nothing else will, and whoever follows the job waits for it.
     async fn put_last(&self, job: &Job) {
-        let mut retry = Retry::new(self.context.supervisor.cancelled());
+        let mut retry = Retry::new(self.context.supervisor.cancelled(), &self.metrics.troubles);
         while let Err(error) = self.jobs.put(job).await {
             if !retry.after(&format!("write how job `{}` has ended", job.id), &error).await {
                 return;

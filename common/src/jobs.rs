@@ -71,6 +71,8 @@ pub enum State {
 
 /// So many records are kept.
 const KEPT: usize = 200;
+/// An id is a UUID.
+const ID_LENGTH_MAX: usize = 64;
 /// So many records are read at once.
 const AT_ONCE: usize = 16;
 /// A job whose process has not said for so long that it is at it has lost it.
@@ -102,6 +104,10 @@ impl Jobs {
 
     /// One record; `None` when there is none of that id.
     pub async fn get(&self, id: &str) -> Result<Option<Job>, Error> {
+        // What is no id is not looked for: a store has its own view of long names.
+        if id.len() > ID_LENGTH_MAX {
+            return Ok(None);
+        }
         let path = Self::path(id);
         let read = async { self.storage.objects().get(&path).await?.bytes().await };
         let text = match read.await {

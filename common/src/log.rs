@@ -123,6 +123,11 @@ pub trait Log: Send + Sync + Debug {
     /// Returns how many partitions it has. A compacted topic is refused.
     async fn ensure_topic(&self, topic: &str, partitions: Partition) -> Result<Partition, Error>;
 
+    /// Why nothing can be written at the moment, where the log knows that of itself.
+    fn failing(&self) -> Option<String> {
+        None
+    }
+
     /// What can be read of `topic` now.
     async fn bounds(&self, topic: &str) -> Result<Bounds, Error>;
 

@@ -21,6 +21,11 @@ pub trait BatchLayer: Send + Sync + Debug {
 
     /// One job.
     async fn job(&self, id: &str) -> Result<Job, Error>;
+
+    /// What it tries again and again at the moment, with the reason, as far as that is known here.
+    fn troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Why the batch layer does not do it.

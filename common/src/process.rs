@@ -53,14 +53,50 @@ pub struct Runtimes {
     pub compute: Handle,
 }
 
+/// Writes each event in one line: what clients and files say must not look like lines of its own.
+#[derive(Debug)]
+struct Lines<W>(W);
+
+impl<W: Write> Write for Lines<W> {
+    /// The whole of an event comes at once.
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        let text = event.strip_suffix(b"\n").unwrap_or(event);
+        let mut line = Vec::with_capacity(event.len());
+        for &byte in text {
+            match byte {
+                b'\n' => line.extend_from_slice(b"\\n"),
+                b'\r' => line.extend_from_slice(b"\\r"),
+                byte => line.push(byte),
+            }
+        }
+        line.push(b'\n');
+        // Where the log goes may be full, and what then fails is printed: to the same place, which ends the thread.
+        let _ = self.0.write_all(&line);
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Logs to standard error.
 pub fn log(filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lines(std::io::stderr()))
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+}
+
+/// How long everything may take to end after the first signal.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// How many files and connections may be open at once. The system's own limit for this process is asked for in full.
+pub fn open_files() -> usize {
+    let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|_| rlimit::Resource::NOFILE.get_soft());
+    limit.map_or(1024, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 /// Runs `work` on new runtimes. An error becomes one message, under `name`.
@@ -69,11 +105,12 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     let done = (|| {
+        open_files();
         let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build()?;
         let compute = Builder::new_multi_thread().enable_all().thread_name("lamina-compute").build()?;
         let done = runtime.block_on(work(Runtimes { compute: compute.handle().clone() }));
         compute.shutdown_background();
-        runtime.shutdown_timeout(Duration::from_secs(5));
+        runtime.shutdown_timeout(Duration::from_secs(2));
         done
     })();
     match done {
@@ -112,47 +149,73 @@ where
             return crate::web::health(listen, settings.tls.certificate.is_some()).await;
         }
         let supervisor = Supervisor::new();
-        let told = told_to_stop()?;
-        let leave = match start(settings, listen, supervisor.clone(), runtimes).await {
-            Ok(leave) => leave,
-            Err(error) => {
+        let mut told = std::pin::pin!(told_to_stop(settings.speed.linger)?);
+        let started = tokio::select! {
+            () = &mut told => None,
+            started = start(settings, listen, supervisor.clone(), runtimes) => Some(started),
+        };
+        match started {
+            None => tracing::info!("stopping while it starts"),
+            Some(Err(error)) => {
                 supervisor.stop();
                 let _ = supervisor.wait().await;
                 return Err(error);
             }
-        };
-        tokio::select! {
-            () = told => {
-                tracing::info!("stopping");
-                leave.await;
-            }
-            () = supervisor.cancelled().cancelled_owned() => {}
+            Some(Ok(leave)) => tokio::select! {
+                () = told => {
+                    tracing::info!("stopping");
+                    leave.await;
+                }
+                () = supervisor.cancelled().cancelled_owned() => {}
+            },
         }
         supervisor.stop();
         Ok(supervisor.wait().await?)
     })
 }
 
-/// Ends with the first SIGINT or SIGTERM; a second one exits at once.
-pub fn told_to_stop() -> Result<impl Future<Output = ()> + 'static, Failure> {
+/// Ends with the first SIGINT or SIGTERM. A second one exits at once, and so does what has not ended some time after the
+/// first: `more` than usual. Signals have a thread of their own, as whatever is to be ended may keep all others busy.
+pub fn told_to_stop(more: Duration) -> Result<impl Future<Output = ()> + 'static, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _within = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     let (tell, told) = tokio::sync::oneshot::channel();
-    #[allow(clippy::disallowed_methods, reason = "it must outlive the tasks that it stops")]
-    tokio::spawn(async move {
-        let mut tell = Some(tell);
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            match tell.take() {
-                Some(tell) => drop(tell.send(())),
-                None => std::process::exit(130),
+    let mut signalled = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let listening = async move {
+        signalled().await;
+        let _ = tell.send(());
+        match tokio::time::timeout(STOP_WITHIN + more, signalled()).await {
+            Ok(()) => std::process::exit(130),
+            Err(_) => {
+                let within = humantime::format_duration(STOP_WITHIN + more);
+                tracing::error!("something did not end within {within}: exiting without it");
+                std::process::exit(1)
             }
         }
-    });
+    };
+    std::thread::Builder::new().name("lamina-signals".to_owned()).spawn(move || runtime.block_on(listening))?;
     Ok(async {
         let _ = told.await;
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let mut written = Vec::new();
+        Lines(&mut written).write_all(b"WARN a: `x\n2026 ERROR b: made up\r\n`\n").unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), "WARN a: `x\\n2026 ERROR b: made up\\r\\n`\n");
+    }
 }

@@ -2,15 +2,21 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::StreamExt;
+
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Dataset},
     clock::Clock,
-    log::{self, Log, embedded::Embedded, kafka::Kafka},
+    fault::chain,
+    log::{Log, embedded::Embedded, kafka::Kafka},
     position::Partition,
     process::Failure,
     settings::Settings,
     storage::{self, Storage},
 };
+
+/// So many topics are asked for at once.
+const TOPICS_AT_ONCE: usize = 16;
 
 /// Opens the object store. One that does not keep Lamina's promises is refused.
 pub async fn storage(settings: &Settings) -> Result<Storage, Failure> {
@@ -75,12 +81,20 @@ where
     }
 }
 
-/// A topic's partitions by dataset; topics that are missing are created.
-pub async fn partitions(log: &dyn Log, catalog: &Catalog) -> Result<BTreeMap<String, Partition>, log::Error> {
-    let mut partitions = BTreeMap::new();
-    for dataset in catalog.datasets.values() {
-        let count = log.ensure_topic(&dataset.topic, dataset.partitions).await?;
-        partitions.insert(dataset.name.clone(), count);
+/// A topic's partitions by dataset; topics that are missing are created. A topic that cannot be used is told, and costs
+/// its own dataset alone: it is left out here, and whoever needs it asks again.
+pub async fn partitions(log: &dyn Log, catalog: &Catalog) -> BTreeMap<String, Partition> {
+    let asked: Vec<_> = catalog.datasets.values().map(|dataset| partitions_of(log, dataset.clone())).collect();
+    let found: Vec<_> = futures::stream::iter(asked).buffer_unordered(TOPICS_AT_ONCE).collect().await;
+    found.into_iter().flatten().collect()
+}
+
+async fn partitions_of(log: &dyn Log, dataset: Arc<Dataset>) -> Option<(String, Partition)> {
+    match log.ensure_topic(&dataset.topic, dataset.partitions).await {
+        Ok(count) => Some((dataset.name.clone(), count)),
+        Err(error) => {
+            tracing::warn!(dataset = dataset.name, "the dataset is out of reach for now: {}", chain(&error));
+            None
+        }
     }
-    Ok(partitions)
 }

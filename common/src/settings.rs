@@ -17,7 +17,10 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     access::{self, Limits, Secret, Shared, Tokens},
-    tls,
+    process,
+    renewed::Renewed,
+    supervisor::Supervisor,
+    tls, web,
 };
 
 /// Everything that can be set.
@@ -36,6 +39,10 @@ pub struct Settings {
     pub tokens: Option<String>,
     /// Answers everyone without tokens at other addresses too.
     pub insecure: bool,
+    /// Names of this server that are answered without tokens, beside loopback ones.
+    pub hosts: Vec<String>,
+    /// So many connections there are at once, if the system allows twice as many open files.
+    pub connections: usize,
     /// TLS for HTTP.
     pub tls: tls::Settings,
     /// Only to test upgrades with: another format for the same states.
@@ -123,17 +130,17 @@ pub type Fault = Box<dyn std::error::Error + Send + Sync>;
 pub struct BackDoor {
     /// What the other layers must show.
     pub secret: Option<Shared>,
-    /// TLS, where it is set up.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// How it meets those who ask.
+    pub front: web::Front,
 }
 
 /// What stands between HTTP and the world.
 #[derive(Clone, Debug)]
 pub struct Door {
     /// Who may ask.
-    pub tokens: Option<Arc<Tokens>>,
-    /// TLS, where it is set up.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tokens: Option<Renewed<Tokens>>,
+    /// How it meets those who ask.
+    pub front: web::Front,
 }
 
 /// The batch layer.
@@ -179,13 +186,21 @@ pub struct ServingSettings {
     pub memory: ByteSize,
     /// The largest request body.
     pub body: ByteSize,
+    /// What the bodies of all requests that are at work may take.
+    pub bodies: ByteSize,
     /// Where the speed layer's workers are: `dns://host:port`, or `http://host:port` with commas between them.
     pub speed: String,
     /// Where the batch layer is.
     pub batch: String,
     /// What one client may use.
     pub limits: Limits,
+    /// So many proxies stand before it, and each adds to `x-forwarded-for` whom it asks for: clients without tokens are
+    /// told apart by the address that the first of them has seen.
+    pub proxies: usize,
 }
+
+/// How often it is looked whether there are new tokens or certificates.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// A size as the number of bytes that this machine can have.
 pub fn bytes(size: ByteSize) -> usize {
@@ -208,6 +223,8 @@ impl Default for Settings {
             secret: None,
             tokens: None,
             insecure: false,
+            hosts: Vec::new(),
+            connections: 4096,
             tls: tls::Settings::default(),
             state_format: None,
             log: LogSettings::default(),
@@ -250,7 +267,9 @@ impl Default for ServingSettings {
         Self {
             memory: ByteSize::gib(1),
             body: ByteSize::mib(16),
+            bodies: ByteSize::mib(256),
             limits: Limits::default(),
+            proxies: 0,
             speed: "http://127.0.0.1:8789".to_owned(),
             batch: "http://127.0.0.1:8788".to_owned(),
         }
@@ -336,13 +355,56 @@ impl Settings {
 
     /// What stands between HTTP at `listen` and the world; refused where that is nothing.
     pub fn door(&self, listen: SocketAddr) -> Result<Door, Fault> {
-        let tokens = self.tokens.as_deref().map(Tokens::read).transpose()?.map(Arc::new);
+        let tokens = self.tokens.as_deref().map(Tokens::read).transpose()?.map(Renewed::new);
         access::may_listen(listen, tokens.is_some(), self.insecure)?;
-        let tls = self.tls.server(tls::HTTP)?;
-        if tokens.is_some() && tls.is_none() && !listen.ip().is_loopback() {
+        let front = self.front(tokens.is_some())?;
+        if tokens.is_some() && front.tls.is_none() && !listen.ip().is_loopback() {
             tracing::warn!("tokens travel in the clear to `{listen}`: set `tls`, or keep TLS in front of it");
         }
-        Ok(Door { tokens, tls })
+        Ok(Door { tokens, front })
+    }
+
+    /// Takes new tokens up while they are asked for.
+    pub fn renew_tokens(&self, door: &Door, supervisor: &Supervisor) -> Result<(), Fault> {
+        if let (Some(tokens), Some(setting)) = (&door.tokens, self.tokens.clone()) {
+            let known = Tokens::document(&setting)?;
+            tokens.follow("tokens", RENEW_EVERY, supervisor, known, move || {
+                let document = Tokens::document(&setting)?;
+                let tokens = Tokens::parse(&document)?;
+                Ok((document, Arc::new(tokens)))
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes new certificates up while they are shown.
+    pub fn renew_certificates(&self, front: &web::Front, supervisor: &Supervisor) -> Result<(), Fault> {
+        if let Some(config) = &front.tls {
+            let (settings, known) = (self.tls.clone(), self.tls.material()?);
+            config.follow("certificates", RENEW_EVERY, supervisor, known, move || {
+                let material = settings.material()?;
+                let config = settings.server(tls::HTTP)?.ok_or("there is no certificate any more")?;
+                Ok((material, config))
+            });
+        }
+        Ok(())
+    }
+
+    /// How those are met who show something that no web page has, or else anybody.
+    fn front(&self, is_shown: bool) -> Result<web::Front, Fault> {
+        let others = match (is_shown, self.insecure) {
+            (true, _) => web::Others::Everybody,
+            (false, true) => web::Others::Unowned,
+            (false, false) => web::Others::Nobody,
+        };
+        let patience = web::Patience::default();
+        Ok(web::Front {
+            tls: self.tls.server(tls::HTTP)?.map(Renewed::new),
+            hosts: Arc::new(web::Hosts { others, names: self.hosts.clone() }),
+            connections: self.connections.min(process::open_files() / 2),
+            bodies: web::Bodies::new(bytes(self.serving.bodies), self.serving.body_bytes(), patience.body),
+            patience,
+        })
     }
 
     /// What stands between a layer's service at `listen` and the world: the secret that the layers share.
@@ -351,7 +413,7 @@ impl Settings {
         if secret.is_none() && !self.insecure && !listen.ip().to_canonical().is_loopback() {
             return Err(access::Error::OpenLayer { address: listen }.into());
         }
-        Ok(BackDoor { secret, tls: self.tls.server(tls::HTTP)? })
+        Ok(BackDoor { front: self.front(secret.is_some())?, secret })
     }
 
     /// The store's root.

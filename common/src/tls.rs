@@ -1,7 +1,7 @@
 //! TLS: certificates and keys from the settings, for servers and for what the layers ask of each other.
 //!
-//! Certificates, keys and authorities are PEM, each as a file's path or as the text itself. They are read at the start;
-//! new ones take a restart.
+//! Certificates, keys and authorities are PEM, each as a file's path or as the text itself. A server takes new ones up
+//! while it runs; as a client it shows and trusts those that it was started with.
 
 use std::{path::Path, sync::Arc};
 
@@ -74,6 +74,25 @@ impl Settings {
             .map_err(|source| Error::Unusable { what: "certificate", source: source.into() })?;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Some(Arc::new(config)))
+    }
+}
+
+impl Settings {
+    /// All that a server's side is made of, as it is now.
+    pub fn material(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let key = self.key.as_ref().map(Secret::expose);
+        let given =
+            [("certificate", self.certificate.as_deref()), ("key", key), ("client_ca", self.client_ca.as_deref())];
+        given.into_iter().filter_map(|(what, setting)| Some(material(what, setting?))).collect()
+    }
+}
+
+/// What is in the file that a setting names, or the setting itself.
+fn material(what: &'static str, setting: &str) -> Result<Vec<u8>, Error> {
+    match std::fs::read(Path::new(setting)) {
+        Ok(text) => Ok(text),
+        Err(_) if setting.contains("-----BEGIN") || what == "key" => Ok(setting.as_bytes().to_vec()),
+        Err(source) => Err(Error::Read { what, path: setting.to_owned(), source }),
     }
 }
 

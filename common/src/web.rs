@@ -4,57 +4,56 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::connect_info::Connected,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
-    serve::{IncomingStream, Listener},
 };
 use prometheus::{Registry, TextEncoder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::supervisor::Supervisor;
+use crate::{renewed::Renewed, supervisor::Supervisor};
 
+mod bodies;
+mod guard;
 mod listen;
+mod opening;
+pub mod refusal;
+mod room;
+mod stalls;
 
-pub use listen::{Peer, Unbound, bind};
+pub use bodies::Bodies;
+pub use guard::{Hosts, Others};
+pub use listen::{Patience, Peer, Unbound, bind};
+pub use opening::{Opening, open};
 
-/// How long requests may go on once the server has been told to stop.
-const GRACE: Duration = Duration::from_secs(10);
+/// How a server meets those who ask.
+#[derive(Clone, Debug)]
+pub struct Front {
+    /// TLS, where it is set up.
+    pub tls: Option<Renewed<ServerConfig>>,
+    /// Which of its names are answered.
+    pub hosts: Arc<Hosts>,
+    /// So many connections there are at once.
+    pub connections: usize,
+    /// What the bodies of all requests may take.
+    pub bodies: Bodies,
+    /// How long clients are waited for.
+    pub patience: Patience,
+}
 
-/// Answers requests until told to stop; then takes no new ones, and lets those at work end.
-pub fn serve(
-    listener: tokio::net::TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    router: Router,
-    supervisor: &Supervisor,
-) {
-    let listener = listen::Tcp(listener);
-    match tls {
-        Some(tls) => answer(listen::Tls::new(listener, tls), router, supervisor),
-        None => answer(listener, router, supervisor),
+impl Default for Front {
+    /// At loopback names alone, without TLS.
+    fn default() -> Self {
+        let patience = Patience::default();
+        let bodies = Bodies::new(256 << 20, 16 << 20, patience.body);
+        Self { tls: None, hosts: Arc::default(), connections: 1024, bodies, patience }
     }
 }
 
-fn answer<L>(listener: L, router: Router, supervisor: &Supervisor)
-where
-    L: Listener<Addr = SocketAddr>,
-    Peer: for<'a> Connected<IncomingStream<'a, L>>,
-{
-    let cancelled = supervisor.cancelled();
-    supervisor.spawn("http server", async move {
-        let stop = cancelled.clone();
-        let service = router.into_make_service_with_connect_info::<Peer>();
-        let serving = axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await });
-        tokio::select! {
-            served = serving => served,
-            () = async {
-                cancelled.cancelled().await;
-                tokio::time::sleep(GRACE).await;
-            } => Ok(()),
-        }
-    });
+/// Answers with `router` until told to stop; then takes no new requests, and lets those at work end.
+pub fn serve(listener: tokio::net::TcpListener, front: Front, router: Router, supervisor: &Supervisor) {
+    open(listener, front, supervisor).answer(router);
 }
 
 /// Says why a layer is not ready; `None` when it is.
@@ -71,7 +70,7 @@ pub fn probes(ready: Ready, registry: Registry) -> Router {
         }
     };
     let metrics = move || async move {
-        metrics(&registry).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+        metrics(&registry, |_, _| true).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     };
     Router::new()
         .route("/healthz", get(|| async { Json(serde_json::json!({"status": "ok"})) }))
@@ -79,9 +78,18 @@ pub fn probes(ready: Ready, registry: Registry) -> Router {
         .route("/metrics", get(metrics))
 }
 
-/// All metrics, in Prometheus' text format.
-pub fn metrics(registry: &Registry) -> Result<Response, prometheus::Error> {
-    let text = TextEncoder::new().encode_to_string(&registry.gather())?;
+/// Metrics in Prometheus' text format: those whose labels, by name and value, may all be shown.
+pub fn metrics(registry: &Registry, may_show: impl Fn(&str, &str) -> bool) -> Result<Response, prometheus::Error> {
+    let mut families = registry.gather();
+    for family in &mut families {
+        let is_shown = |metric: &prometheus::proto::Metric| {
+            metric.get_label().iter().all(|label| may_show(label.name(), label.value()))
+        };
+        family.mut_metric().retain(is_shown);
+    }
+    // One without metrics is an error to the encoder.
+    families.retain(|family| !family.get_metric().is_empty());
+    let text = TextEncoder::new().encode_to_string(&families)?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 

@@ -197,6 +197,7 @@ impl Traffic {
         match response.json::<Value>().await {
             Err(_) => Asked::Nobody,
             Ok(body) if status.is_success() => Asked::Answered(body),
+            Ok(body) if body["starting"] == true => Asked::Nobody,
             Ok(body) if status == 503 => Asked::Later(body.to_string()),
             Ok(body) => Asked::Wrong(format!("status {status}: {body}")),
         }

@@ -7,9 +7,11 @@ use batch_layer::{BatchLayer, deploy};
 use common::{
     catalog::{Catalog, published},
     clock::{Clock, System},
+    fault::chain,
     log::Log,
     resources,
     settings::Settings,
+    storage::Storage,
     supervisor::Supervisor,
     web,
 };
@@ -41,18 +43,38 @@ pub struct Running {
     _lock: Lock,
 }
 
-/// Starts everything by the catalog in `files`, and takes changes up where they have a `source`. `compute` runs
+/// Where the catalog comes from.
+#[derive(Debug)]
+pub enum Origin {
+    /// These files, for good.
+    Files(Vec<(String, String)>),
+    /// What is there, and what changes there while it runs.
+    Source(deploy::Source),
+}
+
+impl Origin {
+    async fn begin(self, storage: &Storage) -> Result<(Vec<(String, String)>, Arc<Catalog>, Option<deploy::Source>)> {
+        match self {
+            Self::Files(files) => {
+                let catalog = Arc::new(Catalog::parse(&files)?);
+                Ok((files, catalog, None))
+            }
+            Self::Source(source) => match deploy::begin(&source, storage).await {
+                Ok((files, catalog)) => Ok((files, catalog, Some(source))),
+                Err(refusal) => Err(check::unusable(&source.place, &chain(refusal.as_ref()))),
+            },
+        }
+    }
+}
+
+/// Starts everything by a catalog. `compute` runs
 /// recomputes, apart from what must answer quickly.
 pub async fn start(
     settings: &Settings,
-    files: Vec<(String, String)>,
-    source: Option<deploy::Source>,
+    catalog: Origin,
     supervisor: &Supervisor,
     compute: tokio::runtime::Handle,
 ) -> Result<Running> {
-    // All that is wrong with the catalog is told before anything is opened.
-    let newest = Catalog::parse(&files).map_err(|faults| check::unusable(&settings.catalog, &faults))?;
-    let newest = Arc::new(newest);
     let listen = settings.listen.unwrap_or(LISTEN);
     let door = settings.door(listen).map_err(anyhow::Error::from_boxed)?;
     let lock = lock::take(&settings.data, listen)?;
@@ -61,9 +83,19 @@ pub async fn start(
     // The address first: what is taken already should not cost a start.
     let listener = web::bind(listen).await?;
     let address = listener.local_addr()?;
+    let secure = door.front.tls.is_some();
+    settings.renew_tokens(&door, supervisor).map_err(anyhow::Error::from_boxed)?;
+    settings.renew_certificates(&door.front, supervisor).map_err(anyhow::Error::from_boxed)?;
+    let opening = web::open(listener, door.front, supervisor);
+    opening.says("the object store is opened");
     let storage = resources::storage(settings).await.map_err(anyhow::Error::from_boxed)?;
+    opening.says("the catalog is read");
+    let (files, newest, source) = catalog.begin(&storage).await?;
+    opening.says("the log is opened");
     let log = resources::log(settings, &clock).await.map_err(anyhow::Error::from_boxed)?;
-    resources::partitions(log.as_ref(), &newest).await?;
+    opening.says("the topics are looked at");
+    resources::partitions(log.as_ref(), &newest).await;
+    opening.says("the master dataset and the batch views are looked at");
     let batch = BatchLayer::start(batch_layer::Context {
         storage: storage.clone(),
         log: log.clone(),
@@ -110,11 +142,11 @@ pub async fn start(
         body_bytes_max: settings.serving.body_bytes(),
         tokens: door.tokens,
         limits: settings.serving.limits.clone(),
+        proxies: settings.serving.proxies,
         clock,
     });
     let router = http::router(current.clone())?;
     serving_layer::deploy::follow(current.clone(), storage, version, supervisor);
-    let secure = door.tls.is_some();
-    web::serve(listener, door.tls, router, supervisor);
+    opening.answer(router);
     Ok(Running { address, secure, current, log, _lock: lock })
 }

@@ -1,6 +1,6 @@
 //! The `lamina` command.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use batch_layer::{deploy, lost};
@@ -153,13 +153,12 @@ async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process:
         match what {
             What::Demo { rate, data, listen, insecure } => {
                 let settings = Settings { data, listen: Some(listen), insecure, ..Settings::default() };
-                up(settings, demo::files(), None, Some(rate), compute).await
+                up(settings, assembly::Origin::Files(demo::files()), Some(rate), compute).await
             }
             What::Up(flags) => {
                 let settings = Settings::read(&flags).map_err(|error| anyhow::anyhow!("settings: {error}"))?;
                 let source = deploy::Source::of(&settings);
-                let files = source.files().await.map_err(|fault| check::unusable(&settings.catalog, fault.as_ref()))?;
-                up(settings, files, Some(source), None, compute).await
+                up(settings, assembly::Origin::Source(source), None, compute).await
             }
             What::RecordLost { dataset, yes, flags } => record_lost(&dataset, yes, &flags).await,
             What::Check { dir, sample, dataset } => checked(&dir, sample, dataset.as_deref()),
@@ -190,14 +189,22 @@ async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process:
 /// Runs until it is told to stop, or something fails that cannot be helped.
 async fn up(
     settings: Settings,
-    files: Vec<(String, String)>,
-    source: Option<deploy::Source>,
+    catalog: assembly::Origin,
     demo_rate: Option<u64>,
     compute: tokio::runtime::Handle,
 ) -> Result<()> {
     let supervisor = Supervisor::new();
-    let told = process::told_to_stop().map_err(anyhow::Error::from_boxed)?;
-    let running = match assembly::start(&settings, files, source, &supervisor, compute).await {
+    let told = process::told_to_stop(Duration::ZERO).map_err(anyhow::Error::from_boxed)?;
+    let mut told = std::pin::pin!(told);
+    let started = tokio::select! {
+        () = &mut told => {
+            tracing::info!("stopping while it starts");
+            supervisor.stop();
+            return supervisor.wait().await.map_err(anyhow::Error::msg);
+        }
+        started = assembly::start(&settings, catalog, &supervisor, compute) => started,
+    };
+    let running = match started {
         Ok(running) => running,
         Err(error) => {
             supervisor.stop();

@@ -8,7 +8,6 @@ use common::{
     catalog::{Catalog, View, published},
     fault::chain,
     process::Failure,
-    resources,
     storage::Storage,
     supervisor::Supervisor,
 };
@@ -66,7 +65,6 @@ impl Deploy {
         let context = self.current.context();
         if let Some(newer) = published::newer(&self.storage, self.version).await? {
             let catalog = Arc::new(newer.catalog()?);
-            resources::partitions(context.log.as_ref(), &catalog).await?;
             self.next = Some(context.engine.succeeded_by(catalog).await?);
             self.version = newer.version;
         }

@@ -97,7 +97,6 @@ pub struct Engine {
     /// The master datasets, as far as queries have looked.
     masters: Followed,
     dead_letters: Followed,
-    partitions: BTreeMap<String, Partition>,
 }
 
 /// What a query may demand.
@@ -241,20 +240,16 @@ impl Engine {
         let versions = Versions::follow(&context.storage, &context.catalog, follow_every, &context.supervisor)
             .await
             .map_err(storage_failed)?;
-        let (mut tables, mut partitions) = (BTreeMap::new(), BTreeMap::new());
+        let mut tables = BTreeMap::new();
         for view in context.catalog.views.values() {
             tables.insert(view.name.clone(), ViewTable::new(&context.storage, view).map_err(storage_failed)?);
         }
         let (mut masters, mut dead_letters) = (BTreeMap::new(), BTreeMap::new());
         for dataset in context.catalog.datasets.values() {
-            let count = context.log.ensure_topic(&dataset.topic, dataset.partitions).await;
-            let count = count
-                .map_err(|source| Error::Storage { action: "reach the log".to_owned(), source: Box::new(source) })?;
-            partitions.insert(dataset.name.clone(), count);
             masters.insert(dataset.name.clone(), Mutex::new(None));
             dead_letters.insert(dataset.name.clone(), Mutex::new(None));
         }
-        Ok(Arc::new(Self { context, versions, tables, base, masters, dead_letters, partitions }))
+        Ok(Arc::new(Self { context, versions, tables, base, masters, dead_letters }))
     }
 
     /// The datasets and views.
@@ -274,6 +269,12 @@ impl Engine {
         dataset_of.ok_or_else(|| Error::unknown("dataset", dataset, there_are()))
     }
 
+    /// How many partitions a dataset's topic has. The log remembers what it has found.
+    async fn partitions(&self, dataset: &Dataset) -> Result<Partition, Error> {
+        let count = self.context.log.ensure_topic(&dataset.topic, dataset.partitions).await;
+        count.map_err(|source| Error::storage(&format!("reach the log of `{}`", dataset.name), source))
+    }
+
     /// The master dataset at its newest version.
     async fn master(&self, dataset: &Dataset) -> Result<master::Version, Error> {
         self.newest(&self.masters, dataset, false).await
@@ -289,7 +290,7 @@ impl Engine {
         let Some(follower) = followers.get(&dataset.name) else {
             return Err(Error::unknown("dataset", &dataset.name, followers.keys()));
         };
-        let partitions = self.partitions.get(&dataset.name).copied().unwrap_or_default();
+        let partitions = self.partitions(dataset).await?;
         let mut looked = follower.lock().await;
         let mut follower = match looked.take().filter(|(_, at)| at.elapsed() < GOES_ON) {
             Some((follower, _)) => follower,

@@ -15,6 +15,7 @@ use common::{
     clock::Clock,
     log::Log,
     operate::BatchLayer,
+    renewed::Renewed,
 };
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
@@ -64,9 +65,11 @@ pub struct Context {
     /// The largest body that is taken, in bytes.
     pub body_bytes_max: usize,
     /// Who may ask; `None` lets everyone do everything.
-    pub tokens: Option<Arc<Tokens>>,
+    pub tokens: Option<Renewed<Tokens>>,
     /// What one client may use.
     pub limits: Limits,
+    /// So many proxies say in `x-forwarded-for` whom they ask for.
+    pub proxies: usize,
     /// The time, to tell which tokens have expired.
     pub clock: Arc<dyn Clock>,
 }
@@ -133,6 +136,7 @@ pub fn router(current: impl Into<Current>) -> Result<Router, prometheus::Error> 
         tokens: context.tokens.clone(),
         clock: context.clock.clone(),
         limits: Arc::new(context.limits.clone()),
+        proxies: context.proxies,
         at_work: at_work.clone(),
     };
     let routes = Router::new()

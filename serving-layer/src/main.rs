@@ -49,16 +49,21 @@ async fn start(
             settings.serving.batch
         )
     })?;
-    let listener = web::bind(listen).await?;
+    settings.renew_tokens(&door, &supervisor)?;
+    settings.renew_certificates(&door.front, &supervisor)?;
+    let opening = web::open(web::bind(listen).await?, door.front, &supervisor);
     let registry = prometheus::Registry::new();
     let clock: Arc<dyn Clock> = Arc::new(System);
     let storage = resources::storage_to_read(&settings)?;
+    opening.says("Kafka is connected to");
     let log = Arc::new(resources::kafka(&settings, &clock).await?);
+    opening.says("it waits for the batch layer to publish a catalog");
     let published =
         resources::until_there("the batch layer to publish a catalog", || published::present(&storage)).await?;
     // While the newest version's views are built, the one before answers.
     let (version, catalog) = published.answering()?;
-    let partitions = resources::partitions(log.as_ref(), &catalog).await?;
+    opening.says("the topics and the speed layer's workers are looked at");
+    let partitions = resources::partitions(log.as_ref(), &catalog).await;
     let over = |protocols| Ok::<_, Failure>(Connect { tls: settings.tls.client(protocols)?, secret: secret.clone() });
     let speed = RemoteSpeed::follow(speed, over(tls::HTTP2)?, partitions, &supervisor).await;
     let batch = Arc::new(RemoteBatch::new(batch, &over(tls::HTTP)?, &storage)?);
@@ -81,11 +86,12 @@ async fn start(
         body_bytes_max: settings.serving.body_bytes(),
         tokens: door.tokens,
         limits: settings.serving.limits.clone(),
+        proxies: settings.serving.proxies,
         clock,
     });
     let router = http::router(current.clone())?;
     deploy::follow(current, storage, version, &supervisor);
-    web::serve(listener, door.tls, router, &supervisor);
+    opening.answer(router);
     tracing::info!("serving layer answers at {listen}");
     Ok(async {})
 }

@@ -33,11 +33,18 @@ pub(crate) async fn follow(
 
 async fn look(layer: &SpeedLayer, version: &mut u64) -> Result<(), Failure> {
     if let Some(newer) = published::newer(&layer.context.storage, *version).await? {
-        let catalog = Arc::new(newer.catalog()?);
-        resources::partitions(layer.context.log.as_ref(), &catalog).await?;
-        tracing::info!(version = newer.version, "speed layer takes a catalog up");
-        layer.take_up(catalog);
         *version = newer.version;
+        match newer.catalog() {
+            Ok(catalog) => {
+                let catalog = Arc::new(catalog);
+                resources::partitions(layer.context.log.as_ref(), &catalog).await;
+                tracing::info!(version, "speed layer takes a catalog up");
+                layer.take_up(catalog);
+            }
+            Err(faults) => {
+                tracing::warn!(version, "speed layer cannot use a catalog, the one before goes on: {faults}")
+            }
+        }
     }
     layer.settle().await?;
     Ok(())

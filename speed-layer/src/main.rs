@@ -37,15 +37,19 @@ async fn start(
     _: Runtimes,
 ) -> Result<impl Future<Output = ()>, Failure> {
     let door = settings.back_door(listen)?;
-    let listener = web::bind(listen).await?;
+    settings.renew_certificates(&door.front, &supervisor)?;
+    let opening = web::open(web::bind(listen).await?, door.front, &supervisor);
     let registry = prometheus::Registry::new();
     let clock: Arc<dyn Clock> = Arc::new(System);
     let storage = resources::storage_to_read(&settings)?;
+    opening.says("Kafka is connected to");
     let log = Arc::new(resources::kafka(&settings, &clock).await?);
+    opening.says("it waits for the batch layer to publish a catalog");
     let published =
         resources::until_there("the batch layer to publish a catalog", || published::present(&storage)).await?;
     let newest = Arc::new(published.newest.catalog()?);
-    resources::partitions(log.as_ref(), &newest).await?;
+    opening.says("the topics are looked at");
+    resources::partitions(log.as_ref(), &newest).await;
     let (_, catalog) = published.answering()?;
     let topics: Vec<&str> = catalog.datasets.values().map(|dataset| dataset.topic.as_str()).collect();
     let leave = supervisor.cancelled().child_token();
@@ -74,7 +78,7 @@ async fn start(
         layer.catalog().datasets.keys().find_map(waiting)
     });
     let router = web::probes(ready, registry).merge(service.router());
-    web::serve(listener, door.tls, router, &supervisor);
+    opening.answer(router);
     tracing::info!(group = settings.speed.group, "speed layer answers at {listen}");
     Ok(async move {
         // The others build up what was held here, while it is still given out.

@@ -138,7 +138,7 @@ impl Commit {
     }
 
     pub(super) fn retry(&self) -> Retry {
-        Retry::new(self.context.supervisor.cancelled())
+        Retry::new(self.context.supervisor.cancelled(), &self.metrics.troubles)
     }
 
     /// Encodes rows and stores the files, which no commit names yet.

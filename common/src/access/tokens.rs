@@ -57,12 +57,15 @@ pub enum Denied {
 impl Tokens {
     /// Reads the document: `setting` is it, or the file that it is in.
     pub fn read(setting: &str) -> Result<Self, Error> {
+        Self::parse(&Self::document(setting)?)
+    }
+
+    /// The document as it is now.
+    pub fn document(setting: &str) -> Result<String, Error> {
         if setting.contains(['=', '{', '\n']) {
-            return Self::parse(setting);
+            return Ok(setting.to_owned());
         }
-        let text = std::fs::read_to_string(Path::new(setting))
-            .map_err(|source| Error::Read { path: setting.to_owned(), source })?;
-        Self::parse(&text)
+        std::fs::read_to_string(Path::new(setting)).map_err(|source| Error::Read { path: setting.to_owned(), source })
     }
 
     /// A document in TOML, or in JSON: one token an entry, by id.

@@ -77,7 +77,7 @@ pub async fn newer(storage: &Storage, version: u64) -> Result<Option<Published>,
 /// What a layer that starts has to know.
 #[derive(Clone, Debug)]
 pub struct Present {
-    /// The newest version.
+    /// The newest version that can be used.
     pub newest: Published,
     /// While its views have not been built: the newest version before it whose views have been.
     pub built: Option<(Published, Arc<Catalog>)>,
@@ -96,20 +96,30 @@ impl Present {
 /// The newest version, and the one that answers until its views have been built; `None` while there is none.
 pub async fn present(storage: &Storage) -> Result<Option<Present>, Error> {
     let paths = listed(storage).await?;
-    let Some(newest) = paths.first() else { return Ok(None) };
-    let mut present = Present { newest: read(storage, newest).await?, built: None };
+    let mut newest: Option<Published> = None;
     for path in paths.iter().take(LOOK_BACK) {
         let version = read(storage, path).await?;
         // What an earlier program took may be faulty for this one.
-        let Ok(catalog) = version.catalog() else { continue };
-        if is_built(storage, catalog.views.values()).await? {
-            if version.version != present.newest.version {
-                present.built = Some((version, Arc::new(catalog)));
+        let catalog = match version.catalog() {
+            Ok(catalog) => catalog,
+            Err(faults) => {
+                tracing::warn!(version = version.version, "a published catalog is passed over: {faults}");
+                continue;
             }
-            break;
+        };
+        let newest = newest.get_or_insert_with(|| version.clone());
+        if is_built(storage, catalog.views.values()).await? {
+            let is_older = version.version != newest.version;
+            let built = is_older.then(|| (version, Arc::new(catalog)));
+            return Ok(Some(Present { newest: newest.clone(), built }));
         }
     }
-    Ok(Some(present))
+    Ok(match (newest, paths.first()) {
+        (Some(newest), _) => Some(Present { newest, built: None }),
+        // None of them can be used: what is wrong with the newest is for the caller to say.
+        (None, Some(path)) => Some(Present { newest: read(storage, path).await?, built: None }),
+        (None, None) => None,
+    })
 }
 
 /// Whether all of `views` that have a schedule have a batch view version, or no event to make one of.

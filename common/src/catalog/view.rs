@@ -15,7 +15,10 @@ use super::{
     options::Options,
     source::Parsed,
 };
-use crate::fold::{self, Fold};
+use crate::{
+    fold::{self, Fold},
+    storage,
+};
 
 /// What a view can be over.
 pub(super) struct Known<'a> {
@@ -47,6 +50,10 @@ pub(super) fn view(
             return report.flaw(at.unwrap_or(start), reason, hint);
         }
     };
+    if let Some(reason) = storage::table::refused(&fold.stored()) {
+        let hint = "cast what it computes to a type that tables can have, such as `TEXT` or `TIMESTAMPTZ`";
+        return report.flaw(parsed.at, format!("the view cannot be stored: {reason}"), hint);
+    }
     if report.flaws.len() > flaws {
         return None;
     }

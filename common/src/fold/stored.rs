@@ -25,7 +25,10 @@ pub(super) fn stored_type(data_type: &DataType) -> Option<DataType> {
         T::UInt32 | T::UInt64 => T::Int64,
         T::Utf8View | T::LargeUtf8 => T::Utf8,
         T::BinaryView | T::LargeBinary | T::FixedSizeBinary(_) => T::Binary,
-        T::Timestamp(TimeUnit::Microsecond, zone) => T::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        // A zone says how a time is shown, and the fold knows that: Delta knows one zone.
+        T::Timestamp(TimeUnit::Microsecond, zone) => {
+            T::Timestamp(TimeUnit::Microsecond, zone.as_ref().map(|_| "UTC".into()))
+        }
         // Another unit would lose digits or range as microseconds: its count of units is kept.
         T::Timestamp(_, _) | T::Time64(_) | T::Duration(_) | T::Date64 => T::Int64,
         T::Time32(_) => T::Int32,
@@ -70,4 +73,23 @@ pub fn to_stored(states: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch
 /// Stored state rows as DataFusion takes them: `schema` is the fold's `state`.
 pub fn from_stored(stored: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     convert(stored, schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::TimestampMicrosecondArray;
+
+    use super::*;
+
+    #[test]
+    fn times_of_every_zone_are_stored_as_delta_has_them() {
+        for zone in [None, Some("UTC"), Some("Europe/Berlin"), Some("+02:00")] {
+            let times = TimestampMicrosecondArray::from(vec![Some(1_767_434_400_000_000), None, Some(-1)]);
+            let times: ArrayRef = Arc::new(times.with_timezone_opt(zone));
+            let stored = stored_type(times.data_type()).unwrap();
+            assert_eq!(stored, DataType::Timestamp(TimeUnit::Microsecond, zone.map(|_| "UTC".into())));
+            let there = convert_column(&times, &stored).unwrap();
+            assert_eq!(&convert_column(&there, times.data_type()).unwrap(), &times, "{zone:?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     thread::JoinHandle,
     time::Duration,
@@ -32,6 +32,8 @@ const TOPICS: TableDefinition<'_, &str, (u32, i32)> = TableDefinition::new("topi
 const BOUNDS: TableDefinition<'_, (u32, i32), (i64, i64)> = TableDefinition::new("bounds");
 /// Topic, partition and the first record's offset → records.
 const BATCHES: TableDefinition<'_, (u32, i32, i64), &[u8]> = TableDefinition::new("batches");
+/// What is written to see whether anything can be.
+const PROBE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("probe");
 
 /// So many appends may wait for the writer.
 const QUEUE: usize = 1024;
@@ -49,7 +51,11 @@ pub struct Embedded {
 /// What the log, its writer and its readers share.
 #[derive(Debug)]
 struct Shared {
-    database: Database,
+    file: PathBuf,
+    /// `None` while it is opened again after a write that failed.
+    database: RwLock<Option<Database>>,
+    /// Why nothing can be written at the moment.
+    failing: RwLock<Option<String>>,
     clock: Arc<dyn Clock>,
     topics: RwLock<BTreeMap<String, Topic>>,
     /// Counts the commits, to wake readers.
@@ -73,8 +79,7 @@ impl Embedded {
             source,
         };
         std::fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(&file);
-        let database = database.map_err(|error| match error {
+        let database = open_file(&file).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
                 failed("another process has it open: stop that one or choose another folder".into())
             }
@@ -85,7 +90,14 @@ impl Embedded {
             File::open(named_in).and_then(|folder| folder.sync_all()).map_err(|error| failed(error.into()))?;
         }
         let topics = load(&database).map_err(|error| failed(error.into()))?;
-        let shared = Arc::new(Shared { database, clock, topics: RwLock::new(topics), commits: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            file: file.clone(),
+            database: RwLock::new(Some(database)),
+            failing: RwLock::default(),
+            clock,
+            topics: RwLock::new(topics),
+            commits: watch::Sender::new(0),
+        });
         let (queue, requests) = mpsc::channel(QUEUE);
         let writing = shared.clone();
         let writer = std::thread::Builder::new()
@@ -139,10 +151,46 @@ impl Drop for Embedded {
 }
 
 impl Shared {
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let away = || redb::Error::Io(std::io::Error::other("it is opened again after a write that failed"));
+        work(database.as_ref().ok_or_else(away)?)
+    }
+
+    fn fails(&self, why: Option<String>) {
+        *self.failing.write().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Goes on from what is on the disk after a commit that failed, once `bytes` can be written.
+    fn reopen(&self, bytes: usize) -> Result<(), redb::Error> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // The file is held by whoever has it open.
+        *database = None;
+        let opened = database.insert(open_file(&self.file)?);
+        // What was in doubt may be there after all.
+        *self.topics.write().unwrap_or_else(PoisonError::into_inner) = load(opened)?;
+        probe(opened, bytes)
+    }
+
     fn topic(&self, topic: &str) -> Result<Topic, Error> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         topics.get(topic).cloned().ok_or_else(|| Error::UnknownTopic { topic: topic.to_owned() })
     }
+}
+
+fn open_file(file: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(file)
+}
+
+/// Whether so many bytes can be written: they are, and are then given up.
+fn probe(database: &Database, bytes: usize) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(PROBE)?.insert("room", vec![0; bytes].as_slice())?;
+    transaction.commit()?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(PROBE)?.remove("room")?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn load(database: &Database) -> Result<BTreeMap<String, Topic>, redb::Error> {
@@ -182,6 +230,10 @@ impl Log for Embedded {
         created.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
     }
 
+    fn failing(&self) -> Option<String> {
+        self.shared.failing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     async fn bounds(&self, topic: &str) -> Result<Bounds, Error> {
         Ok(self.shared.topic(topic)?.bounds)
     }
@@ -206,7 +258,11 @@ impl Log for Embedded {
 impl Shared {
     /// Creates a topic, unless it has come to be in the meantime. Gives how many partitions it has.
     fn create(&self, name: &str, partitions: Partition) -> Result<Partition, redb::Error> {
-        let transaction = self.database.begin_write()?;
+        self.with(|database| self.create_in(database, name, partitions))
+    }
+
+    fn create_in(&self, database: &Database, name: &str, partitions: Partition) -> Result<Partition, redb::Error> {
+        let transaction = database.begin_write()?;
         // The writing transaction is exclusive, so what is known now is all there is.
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = topics.get(name) {

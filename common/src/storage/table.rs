@@ -139,6 +139,12 @@ impl DataFile {
     }
 }
 
+/// Why no Delta table can have these columns; `None` where one can.
+pub fn refused(schema: &Schema) -> Option<String> {
+    let columns: Result<StructType, _> = schema.try_into_kernel();
+    columns.err().map(|error: datafusion::arrow::error::ArrowError| error.to_string())
+}
+
 impl Table {
     pub(super) fn new(path: String, log_store: LogStoreRef, objects: Arc<dyn ObjectStore>) -> Self {
         Self { path, log_store, objects }

@@ -47,7 +47,11 @@ impl Program {
         let deadline = std::time::Instant::now() + Duration::from_secs(120);
         let health = format!("{}/healthz", self.url);
         loop {
-            if reqwest::get(&health).await.is_ok_and(|answer| answer.status().is_success()) {
+            // While it starts it is well, and answers nothing else.
+            if let Ok(answer) = reqwest::get(&health).await
+                && answer.status().is_success()
+                && !answer.text().await.unwrap_or_default().contains("starting")
+            {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {

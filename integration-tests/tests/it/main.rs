@@ -8,11 +8,14 @@
     reason = "a test says what is wrong by failing"
 )]
 
+mod alone;
 mod apart;
 mod batch;
+mod clients;
 mod deploy;
 mod differ;
 mod failed;
+mod full;
 mod hostile;
 mod kafka;
 mod keys;
@@ -20,6 +23,7 @@ mod lost;
 mod merge;
 mod plans;
 mod security;
+mod signals;
 mod simulation;
 mod speed;
 mod sql;

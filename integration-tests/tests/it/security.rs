@@ -12,9 +12,11 @@ use common::{
     catalog::Catalog,
     clock::System,
     log::{Log, NewRecord},
+    renewed::Renewed,
     storage::Storage,
     supervisor::Supervisor,
     tls,
+    web::Front,
 };
 use integration_tests::{
     memory_log::MemoryLog,
@@ -36,24 +38,25 @@ const CATALOG: &str = "
 const SALES: i64 = 10_000;
 
 /// A Lamina that answers at an address, and clients of it.
-struct Bed {
+pub(crate) struct Bed {
     world: World,
     supervisor: Supervisor,
-    base: String,
-    http: reqwest::Client,
+    pub(crate) base: String,
+    pub(crate) http: reqwest::Client,
 }
 
 /// How a bed differs from the usual.
 #[derive(Default)]
-struct Options {
-    tokens: Option<String>,
-    limits: Limits,
-    tls: tls::Settings,
-    http: Option<reqwest::Client>,
+pub(crate) struct Options {
+    pub(crate) tokens: Option<String>,
+    pub(crate) limits: Limits,
+    pub(crate) tls: tls::Settings,
+    pub(crate) http: Option<reqwest::Client>,
+    pub(crate) front: Front,
 }
 
 impl Bed {
-    async fn start(options: Options) -> Self {
+    pub(crate) async fn start(options: Options) -> Self {
         let log: Arc<dyn Log> = Arc::new(MemoryLog::new(0, Arc::new(System)));
         let store = Arc::new(object_store::memory::InMemory::new());
         let storage = Storage::with_store("memory:///lamina/".parse().unwrap(), store).unwrap();
@@ -79,10 +82,11 @@ impl Bed {
             catalog,
             log,
             batch: world.batch.clone(),
-            registry: prometheus::Registry::new(),
+            registry: world.registry.clone(),
             body_bytes_max: 16 << 20,
-            tokens: options.tokens.map(|document| Arc::new(Tokens::parse(&document).unwrap())),
+            tokens: options.tokens.map(|document| Renewed::new(Tokens::parse(&document).unwrap())),
             limits: options.limits,
+            proxies: 0,
             clock: Arc::new(System),
         });
         let listener = common::web::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
@@ -90,18 +94,23 @@ impl Bed {
         let tls = options.tls.server(tls::HTTP).unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let supervisor = Supervisor::new();
-        common::web::serve(listener, tls, router.unwrap(), &supervisor);
+        common::web::serve(
+            listener,
+            Front { tls: tls.map(Renewed::new), ..options.front },
+            router.unwrap(),
+            &supervisor,
+        );
         let base = format!("{scheme}://localhost:{port}");
         Self { world, supervisor, base, http: options.http.unwrap_or_default() }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.supervisor.stop();
         self.supervisor.wait().await.unwrap();
         self.world.stop().await.unwrap();
     }
 
-    fn request(&self, method: Method, path: &str, token: Option<&str>) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str, token: Option<&str>) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match token {
             Some(token) => request.bearer_auth(token),
@@ -110,7 +119,7 @@ impl Bed {
     }
 
     /// The status and body of a query; status 0 for an answer that broke off.
-    async fn sql(&self, sql: &str, token: Option<&str>) -> (u16, Value) {
+    pub(crate) async fn sql(&self, sql: &str, token: Option<&str>) -> (u16, Value) {
         let response = self.request(Method::POST, "/v1/sql", token).json(&json!({"sql": sql})).send().await.unwrap();
         let status = response.status();
         match response.bytes().await {
@@ -123,13 +132,13 @@ impl Bed {
 
 /// Tokens that are made and their document.
 #[derive(Default)]
-struct Keys {
-    tokens: BTreeMap<&'static str, String>,
-    document: String,
+pub(crate) struct Keys {
+    pub(crate) tokens: BTreeMap<&'static str, String>,
+    pub(crate) document: String,
 }
 
 impl Keys {
-    fn make(
+    pub(crate) fn make(
         mut self,
         id: &'static str,
         roles: &[Role],

@@ -169,6 +169,9 @@ impl Engine {
     /// matter: no other process could answer it, and no waiting helps.
     pub async fn ready(&self) -> Result<(), Vec<String>> {
         let mut reasons = BTreeSet::new();
+        if let Some(reason) = self.context.log.failing() {
+            reasons.insert(format!("the log cannot be written: {reason}"));
+        }
         for dataset in self.context.catalog.datasets.keys() {
             if let Some(reason) = self.context.speed.status(dataset).stopped {
                 reasons.insert(format!("dataset `{dataset}`: {reason}"));

@@ -263,11 +263,15 @@ impl Engine {
         with_failed: bool,
     ) -> Result<(Vec<Vec<Arc<Version>>>, Frozen), Error> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
+        let partitions = match self.context.catalog.datasets.get(dataset) {
+            Some(dataset) => self.partitions(dataset).await?,
+            None => 0,
+        };
         loop {
             let versions: Vec<Vec<Arc<Version>>> = views.iter().map(|view| self.versions.of(&view.name)).collect();
             let request = Request {
                 dataset: dataset.to_owned(),
-                partitions: (0..self.partitions.get(dataset).copied().unwrap_or_default()).collect(),
+                partitions: (0..partitions).collect(),
                 allow_partial,
                 views: views
                     .iter()

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     http::{HeaderMap, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -11,6 +11,7 @@ use axum::{
 use common::{
     access::{Denied, Grant, Limits, Role, Scope, Tokens, bearer},
     clock::Clock,
+    renewed::Renewed,
 };
 
 use super::{
@@ -18,6 +19,16 @@ use super::{
     problem::{Kind, Problem},
 };
 use common::web::Peer;
+
+/// Whom the outermost of so many proxies asks for: each adds at the end whom it has seen, and what is before that anyone
+/// may have made up.
+fn forwarded(headers: &HeaderMap, proxies: usize) -> Option<IpAddr> {
+    let seen = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let seen: Vec<&str> = seen.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let address = seen.iter().rev().nth(proxies.checked_sub(1)?)?;
+    let with_port = || address.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
+    address.trim_matches(['[', ']']).parse().ok().or_else(with_port)
+}
 
 /// What a route asks of those who use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,16 +71,19 @@ impl Need {
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     /// `None` where everyone may do everything.
-    pub(super) tokens: Option<Arc<Tokens>>,
+    pub(super) tokens: Option<Renewed<Tokens>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: Arc<Limits>,
+    pub(super) proxies: usize,
     pub(super) at_work: AtWork,
 }
 
 impl Gate {
     fn client(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Client, Problem> {
         let Some(tokens) = &self.tokens else {
-            let name = peer.map_or_else(|| "somebody".to_owned(), |address| address.to_string());
+            let name = forwarded(headers, self.proxies)
+                .or(peer)
+                .map_or_else(|| "somebody".to_owned(), |address| address.to_string());
             return Ok(self.client_of(name, Arc::new(Grant::everything())));
         };
         let authorization = headers.get(header::AUTHORIZATION);
@@ -77,7 +91,7 @@ impl Gate {
             let detail = "the request does not say who asks";
             return Err(Problem::new(Kind::Unauthorized, detail));
         };
-        match tokens.grant(token, self.clock.now_ms()) {
+        match tokens.current().grant(token, self.clock.now_ms()) {
             Ok(grant) => Ok(self.client_of(grant.token.clone().unwrap_or_default(), grant.clone())),
             Err(Denied::Unknown) => Err(Problem::new(Kind::Unauthorized, "there is no such token")),
             Err(Denied::Expired) => Err(Problem::new(Kind::Unauthorized, "the token has expired")),
@@ -152,7 +166,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Anyone {
 
 /// Lets a request in if its client has the role that its route asks for.
 pub(super) async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(Peer(address))| address.ip());
+    let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
     let client = gate.client(request.headers(), peer);
     // Where there is no route there is nothing to keep from anyone.
     let need = request.extensions().get::<MatchedPath>().map_or(Need::Nothing, |route| Need::of(route.as_str()));
@@ -176,6 +190,28 @@ fn forbidden(client: &Client, role: Role) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_say_whom_they_ask_for() {
+        let check = |values: &[&str], proxies: usize, expected: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("x-forwarded-for", value.parse().unwrap());
+            }
+            let expected = expected.map(|address| address.parse::<IpAddr>().unwrap());
+            assert_eq!(forwarded(&headers, proxies), expected, "{values:?} {proxies}");
+        };
+        check(&["10.0.0.1"], 0, None);
+        check(&["10.0.0.1"], 1, Some("10.0.0.1"));
+        // What the client has made up is before what the proxy has seen.
+        check(&["1.1.1.1, 10.0.0.1"], 1, Some("10.0.0.1"));
+        check(&["1.1.1.1", "10.0.0.1, 10.0.0.2"], 2, Some("10.0.0.1"));
+        check(&["[2001:db8::1]:443"], 1, Some("2001:db8::1"));
+        check(&["10.0.0.1:5000"], 1, Some("10.0.0.1"));
+        check(&["unknown"], 1, None);
+        check(&["10.0.0.1"], 2, None);
+        check(&[], 1, None);
+    }
 
     #[test]
     fn a_route_that_was_forgotten_is_shut() {

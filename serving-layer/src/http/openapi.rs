@@ -69,6 +69,8 @@ const PROBLEMS: &[(&str, &[Kind])] = &[
             Kind::NotAcceptable,
             Kind::MediaType,
             Kind::TooLarge,
+            Kind::SlowBody,
+            Kind::BodiesFull,
             Kind::NotReached,
             Kind::Exhausted,
             Kind::TooMany,
@@ -93,7 +95,7 @@ const PROBLEMS: &[(&str, &[Kind])] = &[
             Kind::Unavailable,
         ],
     ),
-    ("/v1/views/{view}/recompute", &[Kind::UnknownView, Kind::Running, Kind::Unavailable]),
+    ("/v1/views/{view}/recompute", &[Kind::UnknownView, Kind::Running, Kind::MediaType, Kind::Unavailable]),
     ("/v1/views/{view}", &[Kind::UnknownView, Kind::Unavailable]),
     (
         "/v1/views/{view}/failed_events",
@@ -113,6 +115,8 @@ const PROBLEMS: &[(&str, &[Kind])] = &[
             Kind::BadEvents,
             Kind::MediaType,
             Kind::TooLarge,
+            Kind::SlowBody,
+            Kind::BodiesFull,
             Kind::LogFailed,
             Kind::Unavailable,
         ],
@@ -128,6 +132,7 @@ fn describe() -> Value {
     for (path, operations) in paths {
         let kinds = PROBLEMS.iter().find(|(of, _)| of == path).map_or(&[][..], |(_, kinds)| kinds);
         let (need, mut kinds) = (Need::of(path), kinds.to_vec());
+        kinds.extend([Kind::ForeignHost, Kind::ForeignSite]);
         if need != Need::Nothing {
             kinds.extend([Kind::Unauthorized, Kind::Forbidden]);
         }

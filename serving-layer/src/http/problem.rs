@@ -94,9 +94,18 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
         if self.kind == Kind::Internal {
             tracing::error!("a request failed: {}", self.detail);
+        }
+        // Where Lamina keeps what is for those who run it to know: what is a client's fault shows its own words.
+        if matches!(self.kind, Kind::Internal | Kind::Unavailable | Kind::LogFailed | Kind::Exhausted | Kind::NotReady)
+        {
+            let shown = without_folders(&self.detail);
+            if shown != self.detail {
+                tracing::warn!("a request failed: {}", self.detail);
+                self.detail = shown;
+            }
         }
         let mut response = (self.status(), self.body().to_string()).into_response();
         let headers = response.headers_mut();
@@ -112,6 +121,30 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// A text in which files are named without the folders that they are in.
+fn without_folders(text: &str) -> String {
+    let ends = |letter: char| letter.is_whitespace() || "`'\"(),;<>".contains(letter);
+    let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(begin) = rest.find('/') {
+        let (before, path) = rest.split_at(begin);
+        let end = path.find(ends).unwrap_or(path.len());
+        let (path, after) = path.split_at(end);
+        let is_absolute = before.is_empty() && shown.is_empty() || before.ends_with(ends) || before.ends_with("file:");
+        let name = path.trim_end_matches([':', '.']).rsplit_once('/').filter(|(folders, _)| !folders.is_empty());
+        shown.push_str(before.strip_suffix("file:").unwrap_or(before));
+        match name.filter(|_| is_absolute) {
+            Some((folders, _)) => {
+                shown.push('…');
+                shown.push_str(&path[folders.len()..]);
+            }
+            None => shown.push_str(path),
+        }
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
 }
 
 fn of_domain(domain: Domain, detail: String) -> Problem {
@@ -223,6 +256,17 @@ mod tests {
     use common::position::Frontier;
 
     use super::*;
+
+    #[test]
+    fn files_are_named_without_their_folders() {
+        let check = |text: &str, expected: &str| assert_eq!(without_folders(text), expected);
+        check("could not read `/srv/lamina/store/master/a.parquet`: gone", "could not read `…/a.parquet`: gone");
+        check("/srv/data/a.json: no such file", "…/a.json: no such file");
+        check("at file:///srv/lamina/a, (/tmp/b)", "at …/a, (…/b)");
+        check("Object at location /srv/x/y: denied", "Object at location …/y: denied");
+        check("see /readyz, 1/2 of 3 and https://host/a/b", "see /readyz, 1/2 of 3 and https://host/a/b");
+        check("master/sales is gone", "master/sales is gone");
+    }
 
     #[test]
     fn errors_have_the_status_and_type_of_their_kind() {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use redb::ReadableDatabase;
+use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
 use super::{BATCHES, BOUNDS, LOOK_AGAIN, Shared, batch::decode_into};
@@ -102,8 +102,8 @@ impl Shared {
         limit: usize,
     ) -> Result<Chunk, Error> {
         let mut chunk = Chunk::new(partition, from);
-        let mut read = || -> Result<Found, redb::Error> {
-            let transaction = self.database.begin_read()?;
+        let read = |database: &Database| -> Result<Found, redb::Error> {
+            let transaction = database.begin_read()?;
             // What was trimmed under a reader must not look like a gap. Only this snapshot knows what it has.
             let start = transaction.open_table(BOUNDS)?.get((id, partition))?.map_or(0, |bounds| bounds.value().0);
             if start > from {
@@ -124,7 +124,7 @@ impl Shared {
             chunk.next = chunk.next.max(end);
             Ok(Found::Records)
         };
-        match read() {
+        match self.with(read) {
             Ok(Found::Records) => Ok(chunk),
             Ok(Found::Expired(start)) => {
                 Err(Error::Expired { topic: topic.to_owned(), partition, wanted: from, start })

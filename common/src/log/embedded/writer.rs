@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError},
+    time::{Duration, Instant},
 };
 
-use redb::ReadableTable;
+use redb::{Database, ReadableTable};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -19,6 +20,10 @@ use crate::{
 
 /// So many bytes at most go into one commit, about.
 const COMMIT_BYTES: usize = 16 << 20;
+
+/// How often it is tried whether a file that could not be written can be again, and looked for requests meanwhile.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Something to write.
 #[derive(Debug)]
@@ -70,33 +75,68 @@ pub(super) fn run(shared: &Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
                 }
             }
             Err(error) => {
-                // Whether a commit that failed is on the disk shows only when the file is opened again; the database
-                // takes no more until then, so nothing can come after what is in doubt.
-                let reason = format!("{error}; start again to go on from what is on the disk");
-                for request in together {
-                    let total = if let What::Append(records) = &request.what { records.len() } else { 0 };
-                    let failed = Error::Append {
-                        topic: request.topic,
-                        partition: request.partition,
-                        offsets: Vec::new(),
-                        written: 0,
-                        total,
-                        source: reason.clone().into(),
-                    };
-                    let _ = request.reply.send(Err(failed));
+                refuse(together, &error.to_string());
+                if !recover(shared, &mut requests, error.to_string(), bytes) {
+                    return;
                 }
             }
         }
     }
 }
 
+fn refuse(requests: Vec<Request>, reason: &str) {
+    for request in requests {
+        let total = if let What::Append(records) = &request.what { records.len() } else { 0 };
+        let failed = Error::Append {
+            topic: request.topic,
+            partition: request.partition,
+            offsets: Vec::new(),
+            written: 0,
+            total,
+            source: format!("{reason}; it goes on by itself once the file can be written").into(),
+        };
+        let _ = request.reply.send(Err(failed));
+    }
+}
+
+/// Whether a commit that failed is on the disk shows only when the file is opened again; the database takes no more until
+/// then, so nothing can come after what is in doubt. Tries until there is room for what failed, and refuses meanwhile what
+/// comes. `false`: nobody can send any more.
+fn recover(shared: &Shared, requests: &mut mpsc::Receiver<Request>, reason: String, bytes: usize) -> bool {
+    tracing::warn!("the embedded log cannot be written: {reason}");
+    let mut reason = reason;
+    loop {
+        shared.fails(Some(reason.clone()));
+        match shared.reopen(bytes) {
+            Ok(()) => break,
+            Err(error) => reason = error.to_string(),
+        }
+        let until = Instant::now() + TRY_EVERY;
+        while Instant::now() < until {
+            match requests.try_recv() {
+                Ok(request) => refuse(vec![request], &reason),
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(LOOK_EVERY),
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+    shared.fails(None);
+    shared.commits.send_modify(|commits| *commits += 1);
+    tracing::info!("the embedded log can be written again");
+    true
+}
+
 /// One transaction with all requests in it: either all are durable or none. Gives each one's offsets.
 fn commit(shared: &Shared, requests: &[Request]) -> Result<Vec<Vec<Offset>>, redb::Error> {
+    shared.with(|database| commit_to(shared, database, requests))
+}
+
+fn commit_to(shared: &Shared, database: &Database, requests: &[Request]) -> Result<Vec<Vec<Offset>>, redb::Error> {
     let now_ms = shared.clock.now_ms();
     let mut moved: BTreeMap<(&str, u32, Partition), (Offset, Offset)> = BTreeMap::new();
     let mut values: BTreeMap<(u32, Partition), (Offset, Encoder)> = BTreeMap::new();
     let mut answers = Vec::with_capacity(requests.len());
-    let transaction = shared.database.begin_write()?;
+    let transaction = database.begin_write()?;
     {
         let mut bounds = transaction.open_table(BOUNDS)?;
         let mut batches = transaction.open_table(BATCHES)?;

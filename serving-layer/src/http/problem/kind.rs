@@ -1,6 +1,7 @@
 //! The kinds of problems: all of them, with what they are called and what to do about each.
 
 use axum::http::StatusCode;
+use common::web::refusal;
 
 /// A kind of problem. Its `type` is `/problems/` and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +17,15 @@ pub(crate) enum Kind {
     BadQuery,
     BadEvents,
     Running,
+    ForeignHost,
+    ForeignSite,
     NoRoute,
     NoMethod,
     NotAcceptable,
     MediaType,
     TooLarge,
+    SlowBody,
+    BodiesFull,
     NotReached,
     NotReady,
     Exhausted,
@@ -48,8 +53,13 @@ const fn about(kind: Kind, name: &'static str, status: StatusCode, title: &'stat
     About { kind, name, status, title, hint }
 }
 
+/// A kind that requests are refused by before they come here.
+const fn refusal(kind: Kind, of: &'static refusal::About) -> About {
+    about(kind, of.name, of.status, of.title, of.hint)
+}
+
 /// Every kind, in the order of `Kind`.
-pub(crate) const KINDS: [About; 25] = {
+pub(crate) const KINDS: [About; 29] = {
     use Kind as K;
     use StatusCode as S;
     [
@@ -112,6 +122,8 @@ pub(crate) const KINDS: [About; 25] = {
             "nothing was written; correct the record and send all of them again",
         ),
         about(K::Running, "running", S::CONFLICT, "this is being done already", "follow the job that does it"),
+        refusal(K::ForeignHost, &refusal::FOREIGN_HOST),
+        refusal(K::ForeignSite, &refusal::FOREIGN_SITE),
         about(K::NoRoute, "no-route", S::NOT_FOUND, "there is nothing here", "see /v1/openapi.json for what there is"),
         about(
             K::NoMethod,
@@ -127,13 +139,7 @@ pub(crate) const KINDS: [About; 25] = {
             "answers have no such format",
             "accept one of application/json, application/x-ndjson, text/csv, application/vnd.apache.arrow.stream",
         ),
-        about(
-            K::MediaType,
-            "media-type",
-            S::UNSUPPORTED_MEDIA_TYPE,
-            "the body has another type",
-            "send JSON with `content-type: application/json`",
-        ),
+        refusal(K::MediaType, &refusal::MEDIA_TYPE),
         about(
             K::TooLarge,
             "too-large",
@@ -141,6 +147,8 @@ pub(crate) const KINDS: [About; 25] = {
             "the body is too large",
             "send less at once, or raise the setting `serving.body`",
         ),
+        refusal(K::SlowBody, &refusal::SLOW_BODY),
+        refusal(K::BodiesFull, &refusal::BODIES_FULL),
         about(
             K::NotReached,
             "not-reached",
