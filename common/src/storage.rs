@@ -1,6 +1,10 @@
 //! The object store: one root, and the Delta tables under it.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::Arc,
+};
 
 use datafusion::{
     datasource::object_store::ObjectStoreUrl,
@@ -8,6 +12,7 @@ use datafusion::{
 };
 use deltalake::logstore::{StorageConfig, default_logstore};
 use object_store::{ObjectStore, path::Path, prefix::PrefixStore};
+use tokio::sync::watch;
 use url::Url;
 
 use crate::fault::{Domain, Fault};
@@ -16,14 +21,19 @@ mod indexed;
 pub mod parquet;
 mod probe;
 pub mod scan;
+mod sealed;
 pub mod table;
+mod txns;
+
+use sealed::Sealed;
+pub use sealed::{Damage, damage};
 
 /// One root in an object store: `file://`, `s3://`, and what else `object_store` speaks.
 #[derive(Clone, Debug)]
 pub struct Storage {
     url: Url,
     /// The whole store, as delta-rs addresses it by URL.
-    whole: Arc<dyn ObjectStore>,
+    whole: Arc<Sealed>,
     /// What is under the root.
     objects: Arc<dyn ObjectStore>,
 }
@@ -52,7 +62,8 @@ impl Storage {
         }
         let prefix = Path::from_url_path(url.path())
             .map_err(|error| Error::Url { url: url.to_string(), reason: error.to_string() })?;
-        let objects = Arc::new(PrefixStore::new(whole.clone(), prefix));
+        let whole = Arc::new(Sealed::new(whole, prefix.clone()));
+        let objects = Arc::new(PrefixStore::new(whole.clone() as Arc<dyn ObjectStore>, prefix));
         Ok(Self { url, whole, objects })
     }
 
@@ -64,6 +75,11 @@ impl Storage {
     /// What is under the root, by paths relative to it.
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.objects
+    }
+
+    /// Damaged objects that have been met while reading, by their paths under the root; who sees to one takes it out.
+    pub fn damaged(&self) -> &watch::Sender<BTreeSet<String>> {
+        self.whole.damaged()
     }
 
     /// Makes sure that the store can be reached and keeps its promise that of several writers who create one object
@@ -80,7 +96,7 @@ impl Storage {
             .map_err(|error| Error::Url { url: path.to_owned(), reason: error.to_string() })?;
         let prefix = Path::from_url_path(url.path())
             .map_err(|error| Error::Url { url: url.to_string(), reason: error.to_string() })?;
-        let prefixed = Arc::new(PrefixStore::new(self.whole.clone(), prefix));
+        let prefixed = Arc::new(PrefixStore::new(self.whole.clone() as Arc<dyn ObjectStore>, prefix));
         let log_store = default_logstore(prefixed, self.whole.clone(), &url, &StorageConfig::default());
         Ok(table::Table::new(path.to_owned(), log_store, self.objects.clone()))
     }

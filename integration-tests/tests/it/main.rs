@@ -10,6 +10,7 @@
 
 mod apart;
 mod batch;
+mod bytes;
 mod deploy;
 mod differ;
 mod failed;

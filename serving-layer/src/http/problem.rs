@@ -157,6 +157,10 @@ impl From<engine::Error> for Problem {
 /// An error while a query ran: of its values, of the limits, of what is around Lamina, or Lamina's own.
 fn of_execution(error: &DataFusionError) -> Problem {
     use DataFusionError as E;
+    if let Some(damage) = storage::damage(error) {
+        let detail = format!("`{}` is damaged: {}", damage.path, damage.detail);
+        return Problem::new(Kind::Unavailable, detail).hint(damage.remedy.clone());
+    }
     let detail = error.strip_backtrace();
     match error.find_root() {
         E::ResourcesExhausted(_) => Problem::new(Kind::Exhausted, detail),
