@@ -8,14 +8,20 @@ use crate::{
     log::{self, Log, embedded::Embedded, kafka::Kafka},
     position::Partition,
     process::Failure,
-    settings::Settings,
+    settings::{Settings, StoreSettings},
     storage::{self, Storage},
 };
 
 /// Opens the object store. One that does not keep Lamina's promises is refused.
 pub async fn storage(settings: &Settings) -> Result<Storage, Failure> {
-    let storage = Storage::open(&settings.store_url()?, &settings.store.options)?;
+    let StoreSettings { options, sync, .. } = &settings.store;
+    let storage = Storage::open_with(&settings.store_url()?, options, *sync)?;
     storage.probe().await?;
+    for path in storage.take_back_empty().await? {
+        tracing::warn!(
+            "`{path}` was empty, or named what was, as after a power failure: it was removed, and is made anew"
+        );
+    }
     Ok(storage)
 }
 

@@ -17,16 +17,19 @@ use url::Url;
 
 use crate::fault::{Domain, Fault};
 
+mod emptied;
 mod indexed;
 pub mod parquet;
 mod probe;
 pub mod scan;
 mod sealed;
+mod synced;
 pub mod table;
 mod txns;
 
 use sealed::Sealed;
 pub use sealed::{Damage, damage};
+use synced::Synced;
 
 /// One root in an object store: `file://`, `s3://`, and what else `object_store` speaks.
 #[derive(Clone, Debug)]
@@ -40,8 +43,13 @@ pub struct Storage {
 
 impl Storage {
     /// The store at `url`, with `options` as `object_store` names them (`aws_endpoint`, `aws_access_key_id`, …).
-    /// A folder is created when it is missing.
+    /// A folder is created when it is missing, and what is written to it outlasts a power failure.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, Error> {
+        Self::open_with(url, options, true)
+    }
+
+    /// The same; without `sync` the system takes its time with what is written to a folder.
+    pub fn open_with(url: &str, options: &BTreeMap<String, String>, sync: bool) -> Result<Self, Error> {
         let bad = |reason: String| Error::Url { url: url.to_owned(), reason };
         let mut parsed = Url::parse(url).map_err(|error| bad(error.to_string()))?;
         if !parsed.path().ends_with('/') {
@@ -50,6 +58,9 @@ impl Storage {
         if parsed.scheme() == "file" {
             let folder = parsed.to_file_path().map_err(|()| bad("it names no local folder".to_owned()))?;
             std::fs::create_dir_all(&folder).map_err(|error| bad(error.to_string()))?;
+            if sync {
+                return Self::with_store(parsed, Arc::new(Synced::new(&folder)));
+            }
         }
         let (whole, _) = object_store::parse_url_opts(&parsed, options).map_err(|error| bad(error.to_string()))?;
         Self::with_store(parsed, Arc::from(whole))
@@ -86,6 +97,12 @@ impl Storage {
     /// only one succeeds. Delta tables on a store that breaks it lose commits without a word.
     pub async fn probe(&self) -> Result<(), Error> {
         probe::probe(self).await
+    }
+
+    /// Takes back what a power failure has left of a folder that is not synced: newest objects without contents. What they
+    /// were to say is in the log, or is made anew. Only for the one who writes, before it does. Gives what is removed.
+    pub async fn take_back_empty(&self) -> Result<Vec<Path>, Error> {
+        if self.url.scheme() == "file" { emptied::take_back(self).await } else { Ok(Vec::new()) }
     }
 
     /// The Delta table at `path` under the root; it need not exist yet.

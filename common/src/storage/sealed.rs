@@ -220,21 +220,25 @@ impl Sealed {
     async fn get_parquet(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let wanted = options.range.clone();
         let kept = self.kept().seals.get(path).cloned();
-        if matches!(kept, Some(None)) {
-            return self.inner.get_opts(path, options).await;
-        }
+        let kept = match kept {
+            Some(None) => return self.inner.get_opts(path, options).await,
+            kept => kept.flatten(),
+        };
         // The first look at a file is at its end, as a rule: what is read for that shows the seal, too.
-        let range = match &wanted {
-            Some(GetRange::Bounded(range)) if range.start < range.end => {
+        let range = match (&wanted, &kept) {
+            (Some(GetRange::Bounded(range)), Some(seal)) if range.start < range.end => {
+                Some(GetRange::Bounded(seal.widen(range)))
+            }
+            (Some(GetRange::Bounded(range)), None) if range.start < range.end => {
                 Some(GetRange::Bounded(range.start / BLOCK * BLOCK..range.end))
             }
-            Some(GetRange::Offset(from)) => Some(GetRange::Offset(from / BLOCK * BLOCK)),
-            other => other.clone(),
+            (Some(GetRange::Offset(from)), _) => Some(GetRange::Offset(from / BLOCK * BLOCK)),
+            (other, _) => other.clone(),
         };
         let read = self.inner.get_opts(path, GetOptions { range, ..options }).await?;
         let (meta, got, attributes) = (read.meta.clone(), read.range.clone(), read.attributes.clone());
         let bytes = read.bytes().await?;
-        let seal = match kept.flatten() {
+        let seal = match kept {
             Some(seal) => Some(seal),
             None if got.end == meta.size => self.seal_of(path, bytes.clone(), meta.size).await?,
             None => self.seal(path).await?,

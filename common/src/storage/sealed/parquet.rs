@@ -73,16 +73,19 @@ impl Seal {
     /// What a file of `size` bytes shows that ends with `end`; why it cannot be what was written.
     pub(super) fn read(end: &[u8], size: u64) -> Result<Shown, &'static str> {
         let footer = footer(end, size).ok_or("it does not end as a Parquet file does")?;
-        let Some(mark) = footer.checked_sub(SEAL_END) else { return Ok(Shown::None) };
+        // Whoever goes by a length that is not what it was looks for the seal in the wrong place.
+        let elsewhere = || match end.windows(SEAL_MARK.len()).any(|bytes| bytes == SEAL_MARK) {
+            true => Err("its footer is not where it says"),
+            false => Ok(Shown::None),
+        };
+        let Some(mark) = footer.checked_sub(SEAL_END) else { return elsewhere() };
         let begins = size - end.len() as u64;
         if mark < begins {
             return Ok(Shown::More(size - mark));
         }
         let (count, rest) = end[length(mark - begins)..].split_first_chunk::<4>().ok_or("its seal is cut off")?;
         let Some((checksum, footer)) = rest.strip_prefix(SEAL_MARK).and_then(<[u8]>::split_first_chunk::<4>) else {
-            // Whoever goes by a length that is not what it was looks for the seal in the wrong place.
-            let is_elsewhere = end.windows(SEAL_MARK.len()).any(|bytes| bytes == SEAL_MARK);
-            return if is_elsewhere { Err("its footer is not where it says") } else { Ok(Shown::None) };
+            return elsewhere();
         };
         let count = u64::from(u32::from_le_bytes(*count));
         let body = mark.checked_sub(4 * count).filter(|body| body.div_ceil(BLOCK) == count);
