@@ -267,6 +267,17 @@ mod tests {
                 json!({"head": {"sales": {"0": 3}}, "target": {"sales": {"0": 9}}}),
             ),
             (external(Box::new(not_ready())).into(), 503, "unavailable", json!({})),
+            (
+                external(Box::new(storage::Damage {
+                    path: "master/sales/part-1.parquet".to_owned(),
+                    detail: "it is empty".to_owned(),
+                    remedy: "restore it".to_owned(),
+                }))
+                .into(),
+                503,
+                "unavailable",
+                json!({"hint": "restore it", "detail": "`master/sales/part-1.parquet` is damaged: it is empty"}),
+            ),
             (external("a defect".into()).into(), 500, "internal", json!({})),
             (execution(DataFusionError::Execution("overflow".to_owned())).into(), 400, "bad-query", json!({})),
             (execution(DataFusionError::ResourcesExhausted(String::new())).into(), 503, "exhausted", json!({})),
