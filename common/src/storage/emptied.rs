@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deltalake_core::{kernel::Action, logstore::get_actions};
+use deltalake::{kernel::Action, logstore::get_actions};
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 

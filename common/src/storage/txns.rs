@@ -7,7 +7,7 @@ use datafusion::arrow::{
     array::{Array, AsArray},
     datatypes::Int64Type,
 };
-use deltalake_core::{
+use deltalake::{
     DeltaTableError,
     kernel::{Action, EagerSnapshot, Version},
     logstore::{LogStore, get_actions},
