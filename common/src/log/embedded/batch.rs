@@ -77,7 +77,15 @@ pub(super) fn open(value: &[u8]) -> Option<(Head<'_>, &[u8])> {
     if length(prefix)? != sealed.len() || crc32c::crc32c(sealed) != checksum {
         return None;
     }
-    let mut rest = sealed;
+    parse(sealed)
+}
+
+/// What a value says of itself that is not what was written, as far as that can be read.
+pub(super) fn claimed(value: &[u8]) -> Option<Head<'_>> {
+    parse(value.get(PREFIX..)?).map(|(head, _)| head)
+}
+
+fn parse(mut rest: &[u8]) -> Option<(Head<'_>, &[u8])> {
     let commit = u64::from_le_bytes(*take::<8>(&mut rest)?);
     let offsets = i64::from_le_bytes(*take::<8>(&mut rest)?)..i64::from_le_bytes(*take::<8>(&mut rest)?);
     let partition = i32::from_le_bytes(*take::<4>(&mut rest)?);

@@ -24,6 +24,8 @@ use crate::{
 /// A file of this name beside the log agrees to the loss of what cannot be found.
 const AGREED: &str = "accept-loss";
 const WINDOW: usize = 4 << 20;
+/// So much is looked at of a batch whose length cannot be.
+const HEAD_BYTES: u64 = 1024;
 /// So many bytes at most are written in one commit, about.
 const COMMIT_BYTES: usize = 64 << 20;
 
@@ -176,6 +178,8 @@ fn write(
 fn scan(file: &mut File) -> std::io::Result<Batches> {
     let size = file.seek(SeekFrom::End(0))?;
     let mut found = Batches::new();
+    // By what they say of themselves, those that are not whole: an older one of the same offset is none of what was told.
+    let mut broken: BTreeMap<(String, Partition, Offset), u64> = BTreeMap::new();
     let (mut window, mut begins) = (Vec::new(), 0_u64);
     let mut at = 0_u64;
     while at + PREFIX as u64 <= size {
@@ -196,20 +200,24 @@ fn scan(file: &mut File) -> std::io::Result<Batches> {
         let Some(prefix) = bytes[place..].first_chunk::<PREFIX>() else { continue };
         let length = batch::length(prefix).map_or(u64::MAX, |length| (length + PREFIX) as u64);
         let mut value = Vec::new();
-        if length <= size - at {
-            file.seek(SeekFrom::Start(at))?;
-            file.by_ref().take(length).read_to_end(&mut value)?;
-        }
+        file.seek(SeekFrom::Start(at))?;
+        file.by_ref().take(if length <= size - at { length } else { HEAD_BYTES }).read_to_end(&mut value)?;
+        let key = |head: &Head<'_>| (head.topic.to_owned(), head.partition, head.offsets.start);
         let Some((head, _)) = batch::open(&value) else {
+            if let Some(head) = batch::claimed(&value) {
+                let commit = broken.entry(key(&head)).or_default();
+                *commit = head.commit.max(*commit);
+            }
             at += MARK.len() as u64;
             continue;
         };
         let batch = Found { commit: head.commit, at, length: value.len(), end: head.offsets.end };
-        let key = (head.topic.to_owned(), head.partition, head.offsets.start);
+        let key = key(&head);
         if found.get(&key).is_none_or(|known| known.commit <= batch.commit) {
             found.insert(key, batch);
         }
         at += length;
     }
+    found.retain(|key, batch| broken.get(key).is_none_or(|&commit| commit <= batch.commit));
     Ok(found)
 }
