@@ -121,6 +121,19 @@ impl Recompute {
         self.at.frontier == self.last.as_ref().map(|last| last.cut.clone()).unwrap_or_default()
     }
 
+    /// Whether files of the last batch view version are damaged or gone.
+    pub(crate) async fn is_damaged(&self) -> Result<bool, Error> {
+        let Some(last) = &self.last else { return Ok(false) };
+        let failed = (last.failed_events > 0).then(|| last.failed_file());
+        for name in last.files.iter().map(|file| &file.path).chain(failed.iter()) {
+            if !self.table.table().is_whole(name).await? {
+                tracing::warn!(view = self.view.name, file = name, "damaged: the batch view version is made again");
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// How many rows have been read so far; for progress.
     pub(crate) fn rows_read(&self) -> Arc<AtomicU64> {
         self.read.clone()

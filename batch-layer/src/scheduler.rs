@@ -279,7 +279,11 @@ impl Scheduler {
         };
         let (_turn, recompute) = self.while_beating(job, || 0.0, beginning).await??;
         if recompute.is_current() {
-            return Ok(None);
+            // Whoever asks may have met a damaged file: then the same is published once more.
+            let asked = job.kind == Kind::Recompute;
+            if !asked || !self.while_beating(job, || 0.0, recompute.is_damaged()).await?? {
+                return Ok(None);
+            }
         }
         job.state = State::Running;
         job.started_at = Some(rfc3339(self.context.clock.now_ms()));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Clock,
     position::Frontier,
-    storage::{Error, Storage},
+    storage::{Error, Storage, damage},
 };
 
 /// One piece of the batch layer's work, as `/v1/jobs` shows it.
@@ -113,7 +113,12 @@ impl Jobs {
         let text = match read.await {
             Ok(text) => text,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(source) => return Err(Error::Object { action: "read", path: path.to_string(), source }),
+            Err(source) => {
+                return Err(match damage(&source) {
+                    Some(damage) => Error::Corrupt { table: path.to_string(), detail: damage.to_string() },
+                    None => Error::Object { action: "read", path: path.to_string(), source },
+                });
+            }
         };
         let job = serde_json::from_slice(&text);
         job.map(Some).map_err(|error| Error::Corrupt { table: path.to_string(), detail: error.to_string() })

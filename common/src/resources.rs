@@ -11,7 +11,7 @@ use crate::{
     log::{Log, embedded::Embedded, kafka::Kafka},
     position::Partition,
     process::Failure,
-    settings::Settings,
+    settings::{Settings, StoreSettings},
     storage::{self, Storage},
 };
 
@@ -22,12 +22,18 @@ const TOPICS_AT_ONCE: usize = 16;
 pub async fn storage(settings: &Settings) -> Result<Storage, Failure> {
     let storage = storage_to_read(settings)?;
     storage.probe().await?;
+    for path in storage.take_back_empty().await? {
+        tracing::warn!(
+            "`{path}` was empty, or named what was, as after a power failure: it was removed, and is made anew"
+        );
+    }
     Ok(storage)
 }
 
 /// Opens the object store without asking anything of it: for layers that only read.
 pub fn storage_to_read(settings: &Settings) -> Result<Storage, Failure> {
-    let storage = Storage::open(&settings.store_url()?, &settings.store.options)?;
+    let StoreSettings { options, sync, .. } = &settings.store;
+    let storage = Storage::open_with(&settings.store_url()?, options, *sync)?;
     Ok(storage.with_spill(settings.spill.clone()))
 }
 

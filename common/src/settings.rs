@@ -81,7 +81,7 @@ impl std::fmt::Debug for LogSettings {
 }
 
 /// The object store.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreSettings {
     /// `s3://bucket/prefix` or `file:///folder`; without it a folder under the data folder is used.
@@ -89,13 +89,26 @@ pub struct StoreSettings {
     /// Options as `object_store` names them, such as `aws_endpoint`. For S3 the environment's `AWS_…` count too.
     #[serde(serialize_with = "shown")]
     pub options: BTreeMap<String, String>,
+    /// Whether a folder has everything on the disk before anybody is told that it is written. Without it a power failure
+    /// may take the newest files; what the log has of them is archived again.
+    pub sync: bool,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { url: None, options: BTreeMap::new(), sync: true }
+    }
 }
 
 impl std::fmt::Debug for StoreSettings {
     /// Options may be secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<&String> = self.options.keys().collect();
-        f.debug_struct("StoreSettings").field("url", &self.url).field("options", &names).finish()
+        f.debug_struct("StoreSettings")
+            .field("url", &self.url)
+            .field("options", &names)
+            .field("sync", &self.sync)
+            .finish()
     }
 }
 

@@ -1,6 +1,10 @@
 //! The object store: one root, and the Delta tables under it.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::Arc,
+};
 
 use datafusion::{
     datasource::object_store::ObjectStoreUrl,
@@ -12,6 +16,7 @@ use datafusion::{
 };
 use deltalake::logstore::{StorageConfig, default_logstore};
 use object_store::{ObjectStore, path::Path, prefix::PrefixStore};
+use tokio::sync::watch;
 use url::Url;
 
 use crate::{
@@ -19,18 +24,26 @@ use crate::{
     settings::SpillSettings,
 };
 
+mod emptied;
 mod indexed;
 pub mod parquet;
 mod probe;
 pub mod scan;
+mod sealed;
+mod synced;
 pub mod table;
+mod txns;
+
+use sealed::Sealed;
+pub use sealed::{Damage, damage};
+use synced::Synced;
 
 /// One root in an object store: `file://`, `s3://`, and what else `object_store` speaks.
 #[derive(Clone, Debug)]
 pub struct Storage {
     url: Url,
     /// The whole store, as delta-rs addresses it by URL.
-    whole: Arc<dyn ObjectStore>,
+    whole: Arc<Sealed>,
     /// What is under the root.
     objects: Arc<dyn ObjectStore>,
     spill: SpillSettings,
@@ -38,8 +51,13 @@ pub struct Storage {
 
 impl Storage {
     /// The store at `url`, with `options` as `object_store` names them (`aws_endpoint`, `aws_access_key_id`, …).
-    /// A folder is created when it is missing.
+    /// A folder is created when it is missing, and what is written to it outlasts a power failure.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, Error> {
+        Self::open_with(url, options, true)
+    }
+
+    /// The same; without `sync` the system takes its time with what is written to a folder.
+    pub fn open_with(url: &str, options: &BTreeMap<String, String>, sync: bool) -> Result<Self, Error> {
         let bad = |reason: String| Error::Url { url: url.to_owned(), reason };
         let mut parsed = Url::parse(url).map_err(|error| bad(error.to_string()))?;
         if !parsed.path().ends_with('/') {
@@ -48,6 +66,9 @@ impl Storage {
         if parsed.scheme() == "file" {
             let folder = parsed.to_file_path().map_err(|()| bad("it names no local folder".to_owned()))?;
             std::fs::create_dir_all(&folder).map_err(|error| bad(error.to_string()))?;
+            if sync {
+                return Self::with_store(parsed, Arc::new(Synced::new(&folder)));
+            }
         }
         let (whole, _) = object_store::parse_url_opts(&parsed, options).map_err(|error| bad(error.to_string()))?;
         Self::with_store(parsed, Arc::from(whole))
@@ -60,7 +81,8 @@ impl Storage {
         }
         let prefix = Path::from_url_path(url.path())
             .map_err(|error| Error::Url { url: url.to_string(), reason: error.to_string() })?;
-        let objects = Arc::new(PrefixStore::new(whole.clone(), prefix));
+        let whole = Arc::new(Sealed::new(whole, prefix.clone()));
+        let objects = Arc::new(PrefixStore::new(whole.clone() as Arc<dyn ObjectStore>, prefix));
         Ok(Self { url, whole, objects, spill: SpillSettings::default() })
     }
 
@@ -79,10 +101,21 @@ impl Storage {
         &self.objects
     }
 
+    /// Damaged objects that have been met while reading, by their paths under the root; who sees to one takes it out.
+    pub fn damaged(&self) -> &watch::Sender<BTreeSet<String>> {
+        self.whole.damaged()
+    }
+
     /// Makes sure that the store can be reached and keeps its promise that of several writers who create one object
     /// only one succeeds. Delta tables on a store that breaks it lose commits without a word.
     pub async fn probe(&self) -> Result<(), Error> {
         probe::probe(self).await
+    }
+
+    /// Takes back what a power failure has left of a folder that is not synced: newest objects without contents. What they
+    /// were to say is in the log, or is made anew. Only for the one who writes, before it does. Gives what is removed.
+    pub async fn take_back_empty(&self) -> Result<Vec<Path>, Error> {
+        if self.url.scheme() == "file" { emptied::take_back(self).await } else { Ok(Vec::new()) }
     }
 
     /// The Delta table at `path` under the root; it need not exist yet.
@@ -93,7 +126,7 @@ impl Storage {
             .map_err(|error| Error::Url { url: path.to_owned(), reason: error.to_string() })?;
         let prefix = Path::from_url_path(url.path())
             .map_err(|error| Error::Url { url: url.to_string(), reason: error.to_string() })?;
-        let prefixed = Arc::new(PrefixStore::new(self.whole.clone(), prefix));
+        let prefixed = Arc::new(PrefixStore::new(self.whole.clone() as Arc<dyn ObjectStore>, prefix));
         let log_store = default_logstore(prefixed, self.whole.clone(), &url, &StorageConfig::default());
         Ok(table::Table::new(path.to_owned(), log_store, self.objects.clone()))
     }

@@ -88,6 +88,7 @@ impl World {
             settings: settings.batch,
         })
         .await?;
+        serving_layer::mend::follow(storage, batch.clone(), &supervisor);
         let speed = SpeedLayer::start(speed_layer::Context {
             storage: storage.clone(),
             log: log.clone(),

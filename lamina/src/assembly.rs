@@ -133,6 +133,7 @@ pub async fn start(
         settings: engine::Settings::of(settings),
     })
     .await?;
+    serving_layer::mend::follow(&storage, batch.clone(), supervisor);
     let current = http::Current::from(http::Context {
         engine,
         catalog,

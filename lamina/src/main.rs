@@ -7,7 +7,7 @@ use batch_layer::{deploy, lost};
 use clap::{Parser, Subcommand};
 use common::{
     process, resources,
-    settings::{Flags, Settings},
+    settings::{Flags, Settings, StoreSettings},
     supervisor::Supervisor,
 };
 use lamina::{
@@ -152,7 +152,9 @@ async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process:
     let done = async {
         match what {
             What::Demo { rate, data, listen, insecure } => {
-                let settings = Settings { data, listen: Some(listen), insecure, ..Settings::default() };
+                // What the demo makes up is not worth waiting for a disk.
+                let store = StoreSettings { sync: false, ..StoreSettings::default() };
+                let settings = Settings { data, listen: Some(listen), insecure, store, ..Settings::default() };
                 up(settings, assembly::Origin::Files(demo::files()), Some(rate), compute).await
             }
             What::Up(flags) => {

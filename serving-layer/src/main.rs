@@ -15,7 +15,7 @@ use common::{
 use serving_layer::{
     deploy,
     engine::{self, Engine},
-    http,
+    http, mend,
     remote::{Addresses, Connect, RemoteBatch, RemoteSpeed},
 };
 
@@ -77,6 +77,7 @@ async fn start(
         settings: engine::Settings::of(&settings),
     })
     .await?;
+    mend::follow(&storage, batch.clone(), &supervisor);
     let current = http::Current::from(http::Context {
         engine,
         catalog,

@@ -1,6 +1,7 @@
 //! From the master's files to pieces: what a restart, a new view and a lost cut have in common.
 //!
-//! Rows are chosen by position, never by file: maintenance moves rows between files. File statistics only prune.
+//! Rows are chosen by position, never by file: maintenance moves rows between files. Statistics of files and pages only
+//! prune, by partition and by offset: a worker that holds a tenth of the partitions reads about a tenth of the master.
 //!
 //! What it takes beside the states it comes to is bounded in bytes, however wide the rows are and however many partitions
 //! and views there are: the rows that wait to be folded, and the states that wait to be reduced.
@@ -24,14 +25,13 @@ use datafusion::{
         datatypes::{Int32Type, Int64Type, SchemaRef},
     },
     common::ScalarValue,
-    error::Result,
-    execution::TaskContext,
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::Operator,
     physical_expr::expressions::{BinaryExpr, col, lit},
     physical_plan::{ExecutionPlan, ExecutionPlanProperties, PhysicalExpr},
 };
-use futures::StreamExt;
-use tokio::task::JoinSet;
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{piece::Piece, track::Track};
 
@@ -45,6 +45,12 @@ const BATCH_BYTES: i64 = 8 << 20;
 const UNREDUCED_BYTES: usize = 256 << 20;
 /// Bytes of states of one view and partition that are worth reducing.
 const REDUCE_BYTES_MIN: usize = 64 << 10;
+/// So many partitions are told apart while pages are skipped; of more, most pages have some.
+const LISTED: usize = 32;
+/// So many rows of a partition are read for nothing without a second thought.
+const FOR_NOTHING: Offset = 1 << 16;
+/// The master is read for so many groups of partitions, at most.
+const GROUPS: usize = 8;
 
 /// A view to rebuild, from its cut on.
 #[derive(Clone, Debug)]
@@ -79,28 +85,22 @@ pub(crate) async fn rebuild(
     wanted: &[Wanted],
     context: &Arc<TaskContext>,
 ) -> Result<Vec<Rebuilt>> {
-    let plan = plan(storage, dataset, at, partitions, wanted, context)?;
     let reading = reading(context, &at.files);
-    let mut streams = JoinSet::new();
-    let count = plan.output_partitioning().partition_count();
-    for stream in 0..count {
-        let rows = plan.execute(stream, reading.clone())?;
-        let mut folding = Folding::new(wanted.to_vec(), partitions.clone(), rows.schema(), context.clone(), count);
-        let runtime = tokio::runtime::Handle::current();
-        // Folding is work for the processor: it must not hold up what else the runtime does.
-        streams.spawn_blocking(move || {
-            runtime.block_on(async move {
-                let mut rows = rows;
-                while let Some(batch) = rows.next().await {
-                    folding.take(&batch?).await?;
-                }
-                folding.end().await
-            })
-        });
+    let mut streams = Vec::new();
+    for together in groups(at, partitions, wanted) {
+        let plan = plan(storage, dataset, at, &together, wanted, context)?;
+        let count = plan.output_partitioning().partition_count();
+        streams.extend((0..count).map(|stream| (together.clone(), plan.clone(), stream)));
     }
+    let count = streams.len();
+    let mut folds = Vec::with_capacity(count);
+    for (together, plan, stream) in streams {
+        let folding = Folding::new(wanted.to_vec(), together, plan.schema(), context.clone(), count);
+        folds.push(fold_stream(folding, plan.execute(stream, reading.clone())?));
+    }
+    let mut folds = stream::iter(folds).buffer_unordered(parallelism());
     let mut all_folded: Vec<ByPartition> = wanted.iter().map(|_| Ok(BTreeMap::new())).collect();
-    while let Some(folded) = streams.join_next().await {
-        let folded = folded.map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))??;
+    while let Some(folded) = folds.try_next().await? {
         for (all, mut some) in all_folded.iter_mut().zip(folded) {
             match (all.as_mut(), some.as_mut()) {
                 (Ok(all), Ok(some)) => some.iter_mut().for_each(|(&partition, some)| {
@@ -121,6 +121,50 @@ pub(crate) async fn rebuild(
         });
     }
     Ok(rebuilt)
+}
+
+/// Folds what a stream has.
+async fn fold_stream(mut folding: Folding, mut rows: SendableRecordBatchStream) -> Result<Vec<ByPartition>> {
+    let runtime = tokio::runtime::Handle::current();
+    // Folding is work for the processor: it must not hold up what else the runtime does.
+    let folding = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async move {
+            while let Some(batch) = rows.next().await {
+                folding.take(&batch?).await?;
+            }
+            folding.end().await
+        })
+    });
+    folding.await.map_err(|error| DataFusionError::External(Box::new(error)))?
+}
+
+fn parallelism() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The first offset of a partition that any of the views lacks.
+fn lowest(wanted: &[Wanted], partition: Partition) -> Offset {
+    wanted.iter().map(|wanted| wanted.cut.get(partition)).min().unwrap_or(0)
+}
+
+/// Partitions that are read together, from the lowest of their cuts on. Where that would read more of one for nothing than
+/// it has to give, it is read with others or by itself.
+fn groups(at: &Version, partitions: &BTreeSet<Partition>, wanted: &[Wanted]) -> Vec<BTreeSet<Partition>> {
+    let mut by_cut: Vec<(Offset, Partition)> =
+        partitions.iter().map(|&partition| (lowest(wanted, partition), partition)).collect();
+    by_cut.sort_unstable();
+    let mut groups: Vec<(Offset, BTreeSet<Partition>)> = Vec::new();
+    for (cut, partition) in by_cut {
+        let gives = (at.frontier.get(partition) - cut).max(FOR_NOTHING);
+        let is_last = groups.len() >= GROUPS;
+        match groups.last_mut() {
+            Some((first, together)) if is_last || cut - *first <= gives => {
+                together.insert(partition);
+            }
+            _ => groups.push((cut, [partition].into())),
+        }
+    }
+    groups.into_iter().map(|(_, together)| together).collect()
 }
 
 async fn tracks(
@@ -163,7 +207,7 @@ fn plan(
     wanted: &[Wanted],
     context: &Arc<TaskContext>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let lowest = |partition| wanted.iter().map(|wanted| wanted.cut.get(partition)).min().unwrap_or(0);
+    let lowest = |partition| lowest(wanted, partition);
     let files: Vec<DataFile> =
         at.files.iter().filter(|file| may_hold(file, partitions, lowest)).map(|file| (**file).clone()).collect();
     let positions = [dataset.schema.index_of("_partition")?, dataset.schema.index_of("_offset")?];
@@ -172,13 +216,26 @@ fn plan(
     projection.sort_unstable();
     projection.dedup();
     let first = partitions.iter().copied().map(lowest).min().unwrap_or(0);
-    let predicate: Arc<dyn PhysicalExpr> = Arc::new(BinaryExpr::new(
-        col("_offset", &dataset.schema)?,
-        Operator::GtEq,
-        lit(ScalarValue::Int64(Some(first))),
-    ));
-    let table = master::table(storage, &dataset.name)
-        .map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))?;
+    let compare = |column: &str, operator: Operator, value: ScalarValue| -> Result<Arc<dyn PhysicalExpr>> {
+        Ok(Arc::new(BinaryExpr::new(col(column, &dataset.schema)?, operator, lit(value))))
+    };
+    let both = |operator: Operator, left: Arc<dyn PhysicalExpr>, right| -> Arc<dyn PhysicalExpr> {
+        Arc::new(BinaryExpr::new(left, operator, right))
+    };
+    // Pages are skipped by conditions on one column each.
+    let mut predicate = compare("_offset", Operator::GtEq, first.into())?;
+    if partitions.len() <= LISTED {
+        let mut listed: Option<Arc<dyn PhysicalExpr>> = None;
+        for &partition in partitions {
+            let is_it = compare("_partition", Operator::Eq, partition.into())?;
+            listed = Some(match listed {
+                Some(others) => both(Operator::Or, others, is_it),
+                None => is_it,
+            });
+        }
+        predicate = listed.map_or(predicate.clone(), |listed| both(Operator::And, listed, predicate));
+    }
+    let table = master::table(storage, &dataset.name).map_err(|error| DataFusionError::External(Box::new(error)))?;
     Scan {
         table: table.path(),
         schema: dataset.schema.clone(),
@@ -186,7 +243,7 @@ fn plan(
         projection: Some(projection),
         predicate: Some(predicate),
         limit: None,
-        partitions: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        partitions: parallelism(),
     }
     .plan(&context.runtime_env())
 }
@@ -310,7 +367,7 @@ impl Folding {
                     known.reduced_bytes = known.bytes;
                     known.states.push(reduced);
                 }
-                Ok::<(), datafusion::error::DataFusionError>(())
+                Ok::<(), DataFusionError>(())
             };
             if let Err(error) = folding.await {
                 *folded = Err(error.strip_backtrace());

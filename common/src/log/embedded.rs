@@ -2,18 +2,21 @@
 //!
 //! Appends are collected by one writer thread: whatever waits together becomes one value a partition and one fsynced
 //! transaction, so throughput grows with the load. Readers are given only what that transaction has made durable.
+//!
+//! Each batch has a checksum and says whose it is, and what the log holds is remembered beside it after each commit: a bit
+//! that flips, and a commit that is gone, are seen when the log is opened or read, and what is whole can be recovered.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use redb::{Database, DatabaseError, ReadableTable, TableDefinition};
+use redb::{Database, TableDefinition};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Bounds, Error, Log, NewRecord, Reader};
@@ -23,8 +26,14 @@ use crate::{
 };
 
 mod batch;
+mod open;
 mod reader;
+mod recover;
+mod witness;
 mod writer;
+
+use open::{Opened, count, seen_of};
+use witness::Witness;
 
 /// Topic name → its number and how many partitions it has.
 const TOPICS: TableDefinition<'_, &str, (u32, i32)> = TableDefinition::new("topics");
@@ -34,6 +43,10 @@ const BOUNDS: TableDefinition<'_, (u32, i32), (i64, i64)> = TableDefinition::new
 const BATCHES: TableDefinition<'_, (u32, i32, i64), &[u8]> = TableDefinition::new("batches");
 /// What is written to see whether anything can be.
 const PROBE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("probe");
+
+/// How many commits there have been, under [`COMMIT`].
+const COMMITS: TableDefinition<'_, &str, u64> = TableDefinition::new("commits");
+const COMMIT: &str = "commit";
 
 /// So many appends may wait for the writer.
 const QUEUE: usize = 1024;
@@ -51,6 +64,7 @@ pub struct Embedded {
 /// What the log, its writer and its readers share.
 #[derive(Debug)]
 struct Shared {
+    folder: PathBuf,
     file: PathBuf,
     /// `None` while it is opened again after a write that failed.
     database: RwLock<Option<Database>>,
@@ -58,6 +72,8 @@ struct Shared {
     failing: RwLock<Option<String>>,
     clock: Arc<dyn Clock>,
     topics: RwLock<BTreeMap<String, Topic>>,
+    /// What remembers the commits; whoever commits has it until that is done.
+    witness: Mutex<Witness>,
     /// Counts the commits, to wake readers.
     commits: watch::Sender<u64>,
 }
@@ -79,23 +95,19 @@ impl Embedded {
             source,
         };
         std::fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
-        let database = open_file(&file).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                failed("another process has it open: stop that one or choose another folder".into())
-            }
-            error => failed(error.into()),
-        })?;
-        // The file's own name must outlast a power failure too, not only what is written into it.
+        let Opened { database, witness, topics } = open::open(folder, &file)?;
+        // The files' own names must outlast a power failure too, not only what is written into them.
         for named_in in [Some(folder), folder.parent()].into_iter().flatten().filter(|path| path.is_dir()) {
             File::open(named_in).and_then(|folder| folder.sync_all()).map_err(|error| failed(error.into()))?;
         }
-        let topics = load(&database).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared {
+            folder: folder.to_owned(),
             file: file.clone(),
             database: RwLock::new(Some(database)),
             failing: RwLock::default(),
             clock,
             topics: RwLock::new(topics),
+            witness: Mutex::new(witness),
             commits: watch::Sender::new(0),
         });
         let (queue, requests) = mpsc::channel(QUEUE);
@@ -162,24 +174,25 @@ impl Shared {
     }
 
     /// Goes on from what is on the disk after a commit that failed, once `bytes` can be written.
-    fn reopen(&self, bytes: usize) -> Result<(), redb::Error> {
+    fn reopen(&self, bytes: usize) -> Result<(), Error> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
         // The file is held by whoever has it open.
         *database = None;
-        let opened = database.insert(open_file(&self.file)?);
+        let opened = open::open(&self.folder, &self.file)?;
+        *witness = opened.witness;
         // What was in doubt may be there after all.
-        *self.topics.write().unwrap_or_else(PoisonError::into_inner) = load(opened)?;
-        probe(opened, bytes)
+        *self.topics.write().unwrap_or_else(PoisonError::into_inner) = opened.topics;
+        probe(database.insert(opened.database), bytes).map_err(|error| Error::Unavailable {
+            action: format!("write to the embedded log `{}`", self.file.display()),
+            source: error.into(),
+        })
     }
 
     fn topic(&self, topic: &str) -> Result<Topic, Error> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         topics.get(topic).cloned().ok_or_else(|| Error::UnknownTopic { topic: topic.to_owned() })
     }
-}
-
-fn open_file(file: &Path) -> Result<Database, DatabaseError> {
-    Database::builder().set_cache_size(CACHE_BYTES).create(file)
 }
 
 /// Whether so many bytes can be written: they are, and are then given up.
@@ -191,28 +204,6 @@ fn probe(database: &Database, bytes: usize) -> Result<(), redb::Error> {
     transaction.open_table(PROBE)?.remove("room")?;
     transaction.commit()?;
     Ok(())
-}
-
-fn load(database: &Database) -> Result<BTreeMap<String, Topic>, redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut topics = BTreeMap::new();
-    {
-        transaction.open_table(BATCHES)?;
-        let bounds = transaction.open_table(BOUNDS)?;
-        for entry in transaction.open_table(TOPICS)?.iter()? {
-            let (name, topic) = entry?;
-            let (id, partitions) = topic.value();
-            let mut known = Bounds::default();
-            for partition in 0..partitions {
-                let (start, end) = bounds.get((id, partition))?.map_or((0, 0), |bounds| bounds.value());
-                known.start.set(partition, start);
-                known.end.set(partition, end);
-            }
-            topics.insert(name.value().to_owned(), Topic { id, partitions, bounds: known });
-        }
-    }
-    transaction.commit()?;
-    Ok(topics)
 }
 
 #[async_trait]
@@ -262,19 +253,29 @@ impl Shared {
     }
 
     fn create_in(&self, database: &Database, name: &str, partitions: Partition) -> Result<Partition, redb::Error> {
-        let transaction = database.begin_write()?;
-        // The writing transaction is exclusive, so what is known now is all there is.
-        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        let witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else writes meanwhile, so what is known now is all there is.
+        let mut topics = self.topics.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(topic) = topics.get(name) {
             return Ok(topic.partitions);
         }
         let id = topics.values().map(|topic| topic.id + 1).max().unwrap_or(0);
+        let transaction = database.begin_write()?;
+        let commit = count(&transaction)?;
         transaction.open_table(TOPICS)?.insert(name, (id, partitions))?;
         transaction.commit()?;
         let zero: Frontier = (0..partitions).map(|partition| (partition, 0)).collect();
         let bounds = Bounds { start: zero.clone(), end: zero };
         topics.insert(name.to_owned(), Topic { id, partitions, bounds });
+        self.remember(&witness, commit, topics)?;
         Ok(partitions)
+    }
+
+    /// Remembers a commit, and only then lets readers know of it.
+    fn remember(&self, witness: &Witness, commit: u64, topics: BTreeMap<String, Topic>) -> Result<(), redb::Error> {
+        witness.write(&seen_of(commit, &topics)).map_err(redb::Error::Io)?;
+        *self.topics.write().unwrap_or_else(PoisonError::into_inner) = topics;
+        Ok(())
     }
 }
 
@@ -282,65 +283,4 @@ impl Shared {
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::System;
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_folder_is_opened_once_and_keeps_what_was_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Embedded::open(folder.path(), Arc::new(System));
-        let log = open().unwrap();
-        assert_eq!(log.ensure_topic("t", 2).await.unwrap(), 2);
-        let record = |value: &'static [u8]| NewRecord { key: None, value: Some(value.into()) };
-        assert_eq!(log.append("t", 1, vec![record(b"a"), record(b"b")]).await.unwrap(), [0, 1]);
-        let held = crate::fault::chain(&open().unwrap_err());
-        assert!(held.contains("open the embedded log") && held.contains("another process has it open"), "{held}");
-        drop(log);
-        let log = open().unwrap();
-        assert_eq!(log.ensure_topic("t", 9).await.unwrap(), 2);
-        assert_eq!(log.append("t", 1, vec![record(b"c")]).await.unwrap(), [2]);
-        let mut reader = log.reader("t", &Frontier::from_iter([(1, 1)]), None).await.unwrap();
-        let chunks = reader.poll(10, Duration::from_secs(5)).await.unwrap();
-        assert_eq!((chunks.len(), chunks[0].offsets.clone(), chunks[0].value(1)), (1, vec![1, 2], b"c".as_slice()));
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn the_contract() {
-        use crate::log::suite;
-
-        let folder = tempfile::tempdir().unwrap();
-        let embedded = Arc::new(Embedded::open(folder.path(), Arc::new(System)).unwrap());
-        let log: Arc<dyn Log> = embedded.clone();
-        suite::what_is_written_is_read(&log, "a").await.unwrap();
-        suite::a_reader_waits_at_the_end(&log, "b").await.unwrap();
-        suite::appends_side_by_side(&log, "c").await.unwrap();
-        suite::what_is_not_there(&log, "d").await.unwrap();
-        suite::gaps_are_passed(&log, "e", || async { embedded.skip("e", 0, 1).await.unwrap() }).await.unwrap();
-        let trim = |below: Frontier| {
-            let embedded = embedded.clone();
-            async move { embedded.trim("f", &below).await.unwrap() }
-        };
-        suite::what_has_expired_is_said(&log, "f", trim).await.unwrap();
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn gaps_and_trimming() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = Embedded::open(folder.path(), Arc::new(System)).unwrap();
-        log.ensure_topic("t", 1).await.unwrap();
-        let record = || NewRecord { key: None, value: Some("x".into()) };
-        log.append("t", 0, vec![record(), record()]).await.unwrap();
-        log.skip("t", 0, 3).await.unwrap();
-        assert_eq!(log.append("t", 0, vec![record()]).await.unwrap(), [5]);
-        log.skip("t", 0, 1).await.unwrap();
-        let mut reader = log.reader("t", &Frontier::default(), None).await.unwrap();
-        let chunks = reader.poll(10, Duration::from_secs(5)).await.unwrap();
-        assert_eq!((chunks[0].offsets.clone(), chunks[0].next), (vec![0, 1, 5], 7));
-        log.trim("t", &Frontier::from_iter([(0, 4)])).await.unwrap();
-        let expired = log.reader("t", &Frontier::default(), None).await.unwrap_err();
-        assert!(matches!(expired, Error::Expired { start: 2, .. }), "{expired}");
-        let beyond = log.reader("t", &Frontier::from_iter([(0, 8)]), None).await.unwrap_err();
-        assert!(matches!(beyond, Error::Truncated { end: 7, .. }), "{beyond}");
-    }
-}
+mod tests;

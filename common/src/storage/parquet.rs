@@ -16,7 +16,7 @@ use parquet::{
     schema::types::ColumnPath,
 };
 
-use super::{Error, table::DataFile};
+use super::{Error, sealed, table::DataFile};
 
 /// Which kind of table a file belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,15 +75,15 @@ impl File {
         self.writer.bytes_written() + self.writer.in_progress_size()
     }
 
-    /// Ends the file: its bytes, and what the table's commit says of it.
+    /// Ends the file: its bytes, with a checksum of each block, and what the table's commit says of it.
     pub fn finish(mut self, name: String) -> Result<(Bytes, DataFile), Error> {
         self.writer.finish().map_err(failed)?;
-        let bytes = std::mem::take(self.writer.inner_mut());
+        let bytes = sealed::seal_parquet(std::mem::take(self.writer.inner_mut()).into());
         for column in &self.unknown {
             self.ranges.remove(column);
         }
         let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
-        Ok((bytes.into(), DataFile { path: name, size, rows: self.rows, ranges: self.ranges }))
+        Ok((bytes, DataFile { path: name, size, rows: self.rows, ranges: self.ranges }))
     }
 }
 

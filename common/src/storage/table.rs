@@ -26,7 +26,7 @@ use deltalake::{
 };
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 
-use super::Error;
+use super::{Error, damage, txns};
 
 /// A Delta table.
 #[derive(Clone)]
@@ -207,6 +207,10 @@ impl Table {
 
     /// The versions of application transactions at a snapshot; those that are not set are left out.
     pub async fn txns(&self, at: &Snapshot, app_ids: &[String]) -> Result<BTreeMap<String, i64>, Error> {
+        let all = txns::all(self.log_store.as_ref(), &at.delta).await;
+        if let Some(mut all) = all.map_err(|error| self.failed("read the transactions of", error))? {
+            return Ok(app_ids.iter().filter_map(|app_id| all.remove_entry(app_id)).collect());
+        }
         let mut found = BTreeMap::new();
         for app_id in app_ids {
             let version = at
@@ -322,6 +326,15 @@ impl Table {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(Error::Object { action: "read", path: path.to_string(), source }),
+        }
+    }
+
+    /// Whether a file beside the table's log is there, and as it was written.
+    pub async fn is_whole(&self, name: &str) -> Result<bool, Error> {
+        match self.get(name).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) if damage(&error).is_some() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

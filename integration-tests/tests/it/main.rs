@@ -11,6 +11,7 @@
 mod alone;
 mod apart;
 mod batch;
+mod bytes;
 mod clients;
 mod deploy;
 mod differ;

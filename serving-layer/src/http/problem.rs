@@ -190,6 +190,10 @@ impl From<engine::Error> for Problem {
 /// An error while a query ran: of its values, of the limits, of what is around Lamina, or Lamina's own.
 fn of_execution(error: &DataFusionError) -> Problem {
     use DataFusionError as E;
+    if let Some(damage) = storage::damage(error) {
+        let detail = format!("`{}` is damaged: {}", damage.path, damage.detail);
+        return Problem::new(Kind::Unavailable, detail).hint(damage.remedy.clone());
+    }
     let detail = error.strip_backtrace();
     match error.find_root() {
         E::ResourcesExhausted(_) => Problem::new(Kind::Exhausted, detail),
@@ -311,6 +315,17 @@ mod tests {
                 json!({"head": {"sales": {"0": 3}}, "target": {"sales": {"0": 9}}}),
             ),
             (external(Box::new(not_ready())).into(), 503, "unavailable", json!({})),
+            (
+                external(Box::new(storage::Damage {
+                    path: "master/sales/part-1.parquet".to_owned(),
+                    detail: "it is empty".to_owned(),
+                    remedy: "restore it".to_owned(),
+                }))
+                .into(),
+                503,
+                "unavailable",
+                json!({"hint": "restore it", "detail": "`master/sales/part-1.parquet` is damaged: it is empty"}),
+            ),
             (external("a defect".into()).into(), 500, "internal", json!({})),
             (execution(DataFusionError::Execution("overflow".to_owned())).into(), 400, "bad-query", json!({})),
             (execution(DataFusionError::NotImplemented("`f`".to_owned())).into(), 400, "bad-query", json!({})),

@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
-use super::{BATCHES, BOUNDS, LOOK_AGAIN, Shared, batch::decode_into};
+use super::{
+    BATCHES, BOUNDS, LOOK_AGAIN, Shared,
+    batch::{decode_into, records},
+};
 use crate::{
     log::{Chunk, Error, Reader},
     position::{Frontier, Offset, Partition},
@@ -70,8 +73,8 @@ enum Found {
     Records,
     /// The log starts above where the reader stands.
     Expired(Offset),
-    /// A value that cannot be read.
-    Damage,
+    /// What was written at this offset cannot be read.
+    Damage(Offset),
 }
 
 fn unavailable(topic: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
@@ -111,26 +114,33 @@ impl Shared {
             }
             let batches = transaction.open_table(BATCHES)?;
             let first = batches.range((id, partition, 0)..=(id, partition, from))?.next_back().transpose()?;
-            let first = first.map_or(from, |(key, _)| key.value().2);
-            for entry in batches.range((id, partition, first)..(id, partition, end))? {
-                let (_, value) = entry?;
-                match decode_into(value.value(), &mut chunk, limit) {
-                    Some(true) if chunk.bytes.len() < CHUNK_BYTES => {}
-                    Some(_) => return Ok(Found::Records),
-                    None => return Ok(Found::Damage),
+            let mut at = first.map_or(from, |(key, _)| key.value().2);
+            for entry in batches.range((id, partition, at)..(id, partition, end))? {
+                let (key, value) = entry?;
+                // Batches follow one another: where one is missing, records are.
+                let is_next = key.value().2 == at;
+                let Some((next, records)) = records(value.value(), topic, partition, at).filter(|_| is_next) else {
+                    return Ok(Found::Damage(at));
+                };
+                match decode_into(records, &mut chunk, limit) {
+                    Some(true) => (chunk.next, at) = (chunk.next.max(next), next),
+                    Some(false) => return Ok(Found::Records),
+                    None => return Ok(Found::Damage(at)),
+                }
+                if chunk.bytes.len() >= CHUNK_BYTES {
+                    return Ok(Found::Records);
                 }
             }
-            // There is nothing up to the end: what is between the last record and there is a gap.
-            chunk.next = chunk.next.max(end);
-            Ok(Found::Records)
+            Ok(if at < end { Found::Damage(at) } else { Found::Records })
         };
         match self.with(read) {
             Ok(Found::Records) => Ok(chunk),
             Ok(Found::Expired(start)) => {
                 Err(Error::Expired { topic: topic.to_owned(), partition, wanted: from, start })
             }
-            Ok(Found::Damage) => Err(Error::Corrupt(format!(
-                "the embedded log of `{topic}` partition {partition} is damaged near offset {from}: restore it from a copy"
+            Ok(Found::Damage(at)) => Err(Error::Corrupt(format!(
+                "the embedded log of `{topic}` partition {partition} is damaged at offset {at}: restore its folder from a \
+                 copy; all that is archived is in the master dataset as well"
             ))),
             Err(error) => Err(unavailable(topic, error.into())),
         }

@@ -11,10 +11,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     BATCHES, BOUNDS, Shared,
-    batch::{Encoder, decode_into},
+    batch::{self, Encoder, Head},
+    count,
 };
 use crate::{
-    log::{Chunk, Error, NewRecord},
+    log::{Error, NewRecord},
     position::{Offset, Partition},
 };
 
@@ -134,17 +135,20 @@ fn commit(shared: &Shared, requests: &[Request]) -> Result<Vec<Vec<Offset>>, red
 fn commit_to(shared: &Shared, database: &Database, requests: &[Request]) -> Result<Vec<Vec<Offset>>, redb::Error> {
     let now_ms = shared.clock.now_ms();
     let mut moved: BTreeMap<(&str, u32, Partition), (Offset, Offset)> = BTreeMap::new();
-    let mut values: BTreeMap<(u32, Partition), (Offset, Encoder)> = BTreeMap::new();
+    // Where a batch begins, and its records.
+    let mut values: BTreeMap<(&str, u32, Partition), (Offset, Encoder)> = BTreeMap::new();
     let mut answers = Vec::with_capacity(requests.len());
+    let witness = shared.witness.lock().unwrap_or_else(PoisonError::into_inner);
     let transaction = database.begin_write()?;
+    let commit = count(&transaction)?;
     {
         let mut bounds = transaction.open_table(BOUNDS)?;
         let mut batches = transaction.open_table(BATCHES)?;
         for request in requests {
-            let place = (request.id, request.partition);
-            let known = match moved.get(&(request.topic.as_str(), request.id, request.partition)) {
+            let place = (request.topic.as_str(), request.id, request.partition);
+            let known = match moved.get(&place) {
                 Some(&known) => known,
-                None => bounds.get(place)?.map_or((0, 0), |bounds| bounds.value()),
+                None => bounds.get((place.1, place.2))?.map_or((0, 0), |bounds| bounds.value()),
             };
             let (mut start, mut end) = known;
             let mut offsets = Vec::new();
@@ -157,39 +161,45 @@ fn commit_to(shared: &Shared, database: &Database, requests: &[Request]) -> Resu
                         end += 1;
                     }
                 }
-                What::Skip(by) => end += by,
+                What::Skip(by) => {
+                    values.entry(place).or_insert_with(|| (end, Encoder::default()));
+                    end += by;
+                }
                 What::Trim(below) => {
                     while let Some((first, next)) = whole_batch_below(&batches, place, start, *below)? {
-                        batches.remove((place.0, place.1, first))?;
+                        batches.remove((place.1, place.2, first))?;
                         start = next;
                     }
                 }
             }
-            moved.insert((request.topic.as_str(), request.id, request.partition), (start, end));
+            moved.insert(place, (start, end));
             answers.push(offsets);
         }
-        for ((id, partition), (first, encoder)) in &values {
-            batches.insert((*id, *partition, *first), encoder.bytes())?;
+        for (place @ (topic, id, partition), (first, encoder)) in values {
+            let end = moved.get(&place).map_or(first, |&(_, end)| end);
+            let value = encoder.finish(&Head { commit, topic, partition, offsets: first..end });
+            batches.insert((id, partition, first), value.as_slice())?;
         }
         for ((_, id, partition), now) in &moved {
             bounds.insert((*id, *partition), *now)?;
         }
     }
     transaction.commit()?;
-    let mut topics = shared.topics.write().unwrap_or_else(PoisonError::into_inner);
+    let mut topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner).clone();
     for ((topic, _, partition), (start, end)) in moved {
         if let Some(topic) = topics.get_mut(topic) {
             topic.bounds.start.set(partition, start);
             topic.bounds.end.set(partition, end);
         }
     }
+    shared.remember(&witness, commit, topics)?;
     Ok(answers)
 }
 
 /// The first batch at or after `start` whose records are all below `below`: its key, and where its records end.
 fn whole_batch_below(
     batches: &impl ReadableTable<(u32, i32, i64), &'static [u8]>,
-    (id, partition): (u32, Partition),
+    (topic, id, partition): (&str, u32, Partition),
     start: Offset,
     below: Offset,
 ) -> Result<Option<(Offset, Offset)>, redb::Error> {
@@ -198,8 +208,7 @@ fn whole_batch_below(
     };
     let (key, value) = entry?;
     let first = key.value().2;
-    let mut records = Chunk::new(partition, first);
     // A batch that cannot be read is kept: it may be all that is left to repair the log from.
-    let readable = decode_into(value.value(), &mut records, usize::MAX) == Some(true);
-    Ok((readable && records.next <= below).then_some((first, records.next)))
+    let next = batch::records(value.value(), topic, partition, first).map(|(next, _)| next);
+    Ok(next.filter(|&next| first < next && next <= below).map(|next| (first, next)))
 }
