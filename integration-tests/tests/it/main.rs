@@ -21,6 +21,7 @@ mod kafka;
 mod keys;
 mod lost;
 mod merge;
+mod page;
 mod plans;
 mod security;
 mod signals;
