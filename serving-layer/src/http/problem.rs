@@ -6,7 +6,7 @@ use axum::{
 };
 use common::{
     catalog::near::near,
-    fault::{Domain, Fault, chain},
+    fault::{Domain, Fault, chain, visible},
     log, operate, speed,
 };
 use datafusion::{arrow::error::ArrowError, error::DataFusionError};
@@ -30,7 +30,7 @@ pub struct Problem {
 impl Problem {
     /// A problem of a kind, with the hint of its kind.
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), hint: None, members: Map::new() }
+        Self { kind, detail: visible(&detail.into()).into_owned(), hint: None, members: Map::new() }
     }
 
     /// A request that cannot be understood.
