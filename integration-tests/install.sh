@@ -30,10 +30,10 @@ if [ ! -f "$kafka/complete" ]; then
 fi
 
 python="$cache/python"
-if [ ! -f "$python/complete" ]; then
+if [ ! -f "$python/complete-2" ]; then
   python3 -m venv "$python"
-  "$python/bin/pip" install --quiet --disable-pip-version-check deltalake polars duckdb pyarrow confluent-kafka
-  touch "$python/complete"
+  "$python/bin/pip" install --quiet --disable-pip-version-check deltalake polars duckdb pyarrow confluent-kafka pandas requests
+  touch "$python/complete-2"
 fi
 
 aws="$cache/aws"

@@ -11,9 +11,11 @@
 mod alone;
 mod apart;
 mod batch;
+mod cli;
 mod clients;
 mod deploy;
 mod differ;
+mod documents;
 mod failed;
 mod full;
 mod hostile;

@@ -346,8 +346,8 @@ mod tests {
             };
             assert!(fits, "{status}: {said}");
         }
-        use DataFusionError as E;
         use ArrowError as A;
+        use DataFusionError as E;
         let dataset = || "sales".to_owned();
         let external = |error: Box<dyn std::error::Error + Send + Sync>| E::External(error);
         let corrupt = || storage::Error::Corrupt { table: dataset(), detail: "two heads".to_owned() };
