@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the tests need: a JDK and Maven, and with them Apache Kafka; PostgreSQL and a Python environment with clients
-# and engines that are not ours; and for infra/test.sh an AWS API and a linter. (Terraform itself it only asks for.)
+# Brings what the tests need: a JDK and Maven, and with them Apache Kafka; Chromium with its driver; PostgreSQL and a
+# Python environment with clients and engines that are not ours; and for infra/test.sh an AWS API and a linter. (Terraform itself it only asks for.)
 # Everything is kept in the cache folder, so that a second time costs nothing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,6 +9,7 @@ mkdir -p "$cache"
 
 missing=()
 command -v openssl >/dev/null || missing+=(openssl)
+command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
 command -v java >/dev/null || missing+=(default-jdk-headless)
 command -v mvn >/dev/null || missing+=(maven)
 command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
@@ -17,7 +18,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
   else
-    echo "the tests need a JDK (17 or later), Maven, OpenSSL, PostgreSQL (15 or later), and Python 3 with venv: install ${missing[*]} (Debian) or your system's packages for them" >&2
+    echo "the tests need a JDK (17 or later), Maven, OpenSSL, Chromium with chromedriver, PostgreSQL (15 or later), and Python 3 with venv: install ${missing[*]} (Debian) or your system's packages for them" >&2
     exit 1
   fi
 fi
@@ -29,10 +30,10 @@ if [ ! -f "$kafka/complete" ]; then
 fi
 
 python="$cache/python"
-if [ ! -f "$python/complete" ]; then
+if [ ! -f "$python/complete-2" ]; then
   python3 -m venv "$python"
-  "$python/bin/pip" install --quiet --disable-pip-version-check deltalake polars duckdb pyarrow confluent-kafka
-  touch "$python/complete"
+  "$python/bin/pip" install --quiet --disable-pip-version-check deltalake polars duckdb pyarrow confluent-kafka pandas requests
+  touch "$python/complete-2"
 fi
 
 aws="$cache/aws"

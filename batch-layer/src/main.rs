@@ -26,7 +26,7 @@ struct Command {
 }
 
 fn main() -> ExitCode {
-    process::layer("batch-layer", &Command::parse().layer, 8788, start)
+    process::layer("batch-layer", &process::parse::<Command>(&["tokens"]).layer, 8788, start)
 }
 
 async fn start(

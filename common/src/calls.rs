@@ -27,10 +27,14 @@ pub fn rewrite(sql: &mut impl VisitMut) {
     let _: ControlFlow<()> = VisitMut::visit(sql, &mut Calls);
 }
 
-/// What DataFusion's message says of a function that is not there, and what to write instead; `None` where it says
+/// What DataFusion's message says of something that it does not know, and what to write instead; `None` where it says
 /// something else.
 pub fn unknown(message: &str) -> Option<(String, String)> {
     let quoted = |after: &str| message.split_once(after).and_then(|(_, rest)| rest.split('\'').next());
+    if message.contains("Dot access not supported") {
+        let hint = "write it without parentheses, such as `customer.city`, or `(…)['city']`";
+        return Some(("`(…).name` is not known".to_owned(), hint.to_owned()));
+    }
     let function = quoted("Invalid function '")?;
     let near = || quoted("Did you mean '").map(|near| format!("did you mean `{near}`?"));
     let hint = instead_of(function).map(str::to_owned).or_else(near);

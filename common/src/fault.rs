@@ -1,6 +1,6 @@
 //! What kind of failure an error is: HTTP status, exit code and whether to try again follow from it.
 
-use std::error::Error;
+use std::{borrow::Cow, error::Error};
 
 /// Whose failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,4 +37,35 @@ pub fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     line
+}
+
+/// A text for people, in which characters that nobody sees (control characters, marks of byte order and of direction) are
+/// written by their number, such as `\u{feff}`. Lines stay lines.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let is_hidden = |c: char| {
+        (c.is_control() && c != '\n')
+            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match is_hidden(c) {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_sees_is_written_by_its_number() {
+        assert_eq!(visible("größe\n`x`"), "größe\n`x`");
+        assert_eq!(visible("\u{feff}{\0\t}\u{202e}"), "\\u{feff}{\\u{0}\\u{9}}\\u{202e}");
+    }
 }

@@ -116,6 +116,15 @@ impl Bounds {
     }
 }
 
+/// How large one record may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordLimit {
+    /// Key and value together, in bytes.
+    pub bytes: usize,
+    /// What sets it, in the operator's terms.
+    pub setting: String,
+}
+
 /// A log of partitioned topics.
 #[async_trait]
 pub trait Log: Send + Sync + Debug {
@@ -130,6 +139,11 @@ pub trait Log: Send + Sync + Debug {
 
     /// What can be read of `topic` now.
     async fn bounds(&self, topic: &str) -> Result<Bounds, Error>;
+
+    /// The limit that keeps a record of so many bytes out of a topic that has been ensured; `None` where there is none.
+    async fn refuses(&self, _topic: &str, _bytes: usize) -> Result<Option<RecordLimit>, Error> {
+        Ok(None)
+    }
 
     /// Appends records to a partition, in order; once it returns they are durable. Gives their offsets.
     /// When it fails midway, [`Error::Append`] names what was written.
@@ -200,6 +214,10 @@ pub enum Error {
     #[error("topic `{topic}` does not exist")]
     UnknownTopic { topic: String },
     #[error(
+        "topic `{topic}` does not exist, and is not created as `log.create_topics` is false; create it, or correct the dataset's option `topic`"
+    )]
+    NotCreated { topic: String },
+    #[error(
         "topic `{topic}` is compacted: it forgets events, so no answer over it could be exact; set `cleanup.policy=delete` on it or name another topic"
     )]
     Compacted { topic: String },
@@ -231,7 +249,10 @@ pub enum Error {
 impl Fault for Error {
     fn domain(&self) -> Domain {
         match self {
-            Self::UnknownTopic { .. } | Self::Compacted { .. } | Self::ReservedSetting { .. } => Domain::User,
+            Self::UnknownTopic { .. }
+            | Self::NotCreated { .. }
+            | Self::Compacted { .. }
+            | Self::ReservedSetting { .. } => Domain::User,
             Self::Expired { .. } | Self::Truncated { .. } | Self::Corrupt(_) => Domain::Internal,
             Self::Append { .. } | Self::Unavailable { .. } => Domain::External,
         }

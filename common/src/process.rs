@@ -32,7 +32,7 @@ pub const STACK_BYTES: usize = 16 << 20;
 #[command(version, max_term_width = 100)]
 pub struct Layer {
     /// What the log shows, such as `info` or `speed_layer=debug`.
-    #[arg(long, env = "LAMINA_LOG", default_value = LOG)]
+    #[arg(long, env = "LAMINA_LOG", default_value = LOG, hide_default_value = true)]
     pub log: String,
     /// Ask the running layer at its address for its health, and exit with 0 when it is well: for containers.
     #[arg(long)]
@@ -80,12 +80,23 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
+/// The command line of a program whose help leaves out the flags that it has no use for.
+pub fn parse<C: clap::Parser>(unused: &[&str]) -> C {
+    let command = unused.iter().fold(C::command(), |command, name| command.mut_arg(name, |flag| flag.hide(true)));
+    C::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
 /// Logs to standard error.
 pub fn log(filter: &str) {
+    log_to(filter, std::io::stderr);
+}
+
+/// Logs to standard error, by way of what `writer` makes for each event.
+pub fn log_to<W: Write>(filter: &str, writer: impl Fn() -> W + Send + Sync + 'static) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Lines(std::io::stderr()))
+        .with_writer(move || Lines(writer()))
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }

@@ -52,7 +52,8 @@ pub async fn kafka(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Kafka,
                     process with `lamina up`"
             .into());
     };
-    Ok(Kafka::connect(brokers, &settings.log.settings, clock.clone()).await?)
+    let kafka = Kafka::connect(brokers, &settings.log.settings, clock.clone()).await?;
+    Ok(kafka.creating_topics(settings.log.create_topics))
 }
 
 /// The name of whoever keeps its things in the data folder: made once, and another one in every other folder.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -32,6 +32,7 @@ pub struct Settings {
     /// Where the embedded log and the folder store are, and the lock.
     pub data: PathBuf,
     /// Where to answer; each program has an address of its own.
+    #[serde(deserialize_with = "listen")]
     pub listen: Option<SocketAddr>,
     /// What the layers show each other when they run apart: at least 32 letters and digits, the same for all.
     pub secret: Option<Secret>,
@@ -62,21 +63,33 @@ pub struct Settings {
 }
 
 /// The log.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
     /// Kafka's brokers; without them the embedded log under the data folder is used.
     pub kafka: Option<String>,
+    /// Whether topics that Kafka does not have are created. Otherwise a dataset without one is refused.
+    pub create_topics: bool,
     /// Any other librdkafka setting, such as `security.protocol`.
     #[serde(serialize_with = "shown")]
     pub settings: BTreeMap<String, String>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { kafka: None, create_topics: true, settings: BTreeMap::new() }
+    }
 }
 
 impl std::fmt::Debug for LogSettings {
     /// Settings may be secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<&String> = self.settings.keys().collect();
-        f.debug_struct("LogSettings").field("kafka", &self.kafka).field("settings", &names).finish()
+        f.debug_struct("LogSettings")
+            .field("kafka", &self.kafka)
+            .field("create_topics", &self.create_topics)
+            .field("settings", &names)
+            .finish()
     }
 }
 
@@ -304,8 +317,8 @@ pub struct Flags {
     /// An object store, such as `s3://bucket/prefix`; without it a folder is used.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// Where to answer, such as `127.0.0.1:8787`.
-    #[arg(long, value_name = "ADDR")]
+    /// Where to answer, such as `127.0.0.1:8787` or `localhost:8787`.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub listen: Option<SocketAddr>,
     /// The file of tokens that `lamina token new` wrote lines for; who asks must then have one.
     #[arg(long, value_name = "FILE")]
@@ -316,6 +329,21 @@ pub struct Flags {
     /// A settings file in TOML; what it says, flags override.
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
+}
+
+/// An address to answer at: a name's first one in IPv4, or else its first.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    let found: Vec<SocketAddr> = match text.parse() {
+        Ok(address) => vec![address],
+        Err(_) => text.to_socket_addrs().map(Iterator::collect).unwrap_or_default(),
+    };
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
+    first.ok_or_else(|| format!("`{text}` is no address: write one such as `127.0.0.1:8787` or `localhost:8787`"))
+}
+
+fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| address(&text).map_err(serde::de::Error::custom)).transpose()
 }
 
 /// Names in the environment that are no settings of the layers.
@@ -458,6 +486,10 @@ mod tests {
         let settings = Settings::read(&flags).unwrap();
         assert_eq!((settings.listen.map(|address| address.port()), settings.batch.flush_age.as_secs()), (Some(2), 30));
         assert_eq!(settings.batch.memory, ByteSize::mib(64));
+        std::fs::write(file.path(), "listen = 'localhost:1'").unwrap();
+        let named = Settings::read(&Flags { listen: None, ..flags.clone() }).unwrap();
+        assert_eq!(named.listen, Some(SocketAddr::from(([127, 0, 0, 1], 1))));
+        assert!(address("localhost").unwrap_err().contains("`localhost` is no address"));
         std::fs::write(file.path(), "lissen = '127.0.0.1:1'").unwrap();
         let error = Settings::read(&flags).unwrap_err().to_string();
         assert!(error.contains("lissen"), "{error}");

@@ -60,6 +60,12 @@ impl Storage {
     pub fn open_with(url: &str, options: &BTreeMap<String, String>, sync: bool) -> Result<Self, Error> {
         let bad = |reason: String| Error::Url { url: url.to_owned(), reason };
         let mut parsed = Url::parse(url).map_err(|error| bad(error.to_string()))?;
+        if !matches!(parsed.scheme(), "s3" | "s3a" | "https" | "file" | "memory") {
+            let scheme = parsed.scheme();
+            return Err(bad(format!(
+                "tables are kept in S3, in what speaks its API, or in a folder, not at `{scheme}:`"
+            )));
+        }
         if !parsed.path().ends_with('/') {
             parsed.set_path(&format!("{}/", parsed.path()));
         }

@@ -105,11 +105,13 @@ impl Decoder {
         if chunk.tombstones[record] {
             return Err("the record is a tombstone: it has no value".to_owned());
         }
-        let text = std::str::from_utf8(chunk.value(record)).map_err(|error| {
+        let value = chunk.value(record);
+        let text = std::str::from_utf8(value).map_err(|error| {
             let at = error.valid_up_to();
-            format!("byte {at} of the message, `0x{:02x}`, is not UTF-8", chunk.value(record)[at])
+            framed(value).unwrap_or_else(|| format!("byte {at} of the message, `0x{:02x}`, is not UTF-8", value[at]))
         })?;
-        self.fields.read(text).map_err(|unreadable| self.unreadable(&unreadable, text))?;
+        let read = self.fields.read(text);
+        read.map_err(|unreadable| framed(value).unwrap_or_else(|| self.unreadable(&unreadable, text)))?;
         for (i, column) in self.columns.iter_mut().enumerate() {
             let appended = column.append(self.fields.value(i, text));
             appended.map_err(|wrong| format!("field `{}` {}", wrong.path, wrong.reason))?;
@@ -141,6 +143,16 @@ impl Decoder {
         let positions = positions(chunk, live);
         RecordBatch::try_new(self.dataset.schema.clone(), events.columns().iter().cloned().chain(positions).collect())
     }
+}
+
+/// What is said of a message with the five bytes before it that serializers for a schema registry write.
+fn framed(value: &[u8]) -> Option<String> {
+    let Some([0, schema @ ..]) = value.first_chunk::<5>() else { return None };
+    let schema = u32::from_be_bytes(*schema);
+    Some(format!(
+        "the message begins with five bytes of Confluent's wire format (schema {schema}): write plain JSON, with a \
+         serializer that asks no schema registry"
+    ))
 }
 
 /// Moves rows that fail a check from the live to the dead. Gives the events that remain.

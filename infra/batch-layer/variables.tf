@@ -188,3 +188,14 @@ variable "schedules" {
     error_message = "A time zone must be `UTC` or a name such as `Europe/Berlin`."
   }
 }
+
+variable "alarm_actions" {
+  description = "ARNs of what is told when events are not archived any more, such as an SNS topic."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for action in var.alarm_actions : startswith(action, "arn:")])
+    error_message = "An action is an ARN, such as that of an SNS topic."
+  }
+}

@@ -50,8 +50,8 @@ resource "aws_lb" "api" {
   subnets                    = var.internal ? local.foundation.network.private_subnets : local.foundation.network.public_subnets
   drop_invalid_header_fields = true
   enable_deletion_protection = var.protect
-  # Longer than a query may take.
-  idle_timeout = 120
+  # Longer than a query may take: its time (`serving.limits.time`, five minutes), beside what it waits for an owner.
+  idle_timeout = 360
 }
 
 resource "aws_lb_target_group" "this" {
@@ -63,10 +63,10 @@ resource "aws_lb_target_group" "this" {
   vpc_id               = local.foundation.network.vpc_id
   deregistration_delay = 60
 
-  # A task gets requests once it can answer every view. When the layers that it asks are away it still answers what it
-  # can: five minutes long, and with no task ready the load balancer asks them all.
+  # By `/healthz`, never by `/readyz`: that is 503 at all tasks alike while a head stands still, and answers are exact all
+  # the same. A task listens only once it has its catalog and the log, and answers what it can from then on.
   health_check {
-    path                = "/readyz"
+    path                = "/healthz"
     protocol            = upper(local.scheme)
     matcher             = "200"
     interval            = 30

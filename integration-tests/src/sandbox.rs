@@ -1,5 +1,6 @@
 //! The real services, started for a test on loopback and stopped with it.
 
+pub mod browser;
 pub mod kafka;
 pub mod process;
 pub mod s3;

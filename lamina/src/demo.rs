@@ -31,6 +31,27 @@ pub fn files() -> Vec<(String, String)> {
     vec![("sales.sql".to_owned(), SALES.to_owned())]
 }
 
+/// Prints sales, one a line: each time the same ones, five minutes apart.
+pub fn print(count: u64, out: &mut impl Write) -> anyhow::Result<()> {
+    // The start of 2026.
+    const FIRST_MS: i64 = 1_767_225_600_000;
+    const APART_MS: i64 = 300_000;
+    let mut generator = Generator::new(0);
+    for (_, number) in (0..count).zip(0_i64..) {
+        out.write_all(&generator.sale(FIRST_MS + number * APART_MS))?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// Standard error, with the status line that stands there wiped out before each line of the log.
+pub fn above_status_line() -> impl Write {
+    let mut err = std::io::stderr();
+    // What cannot be written here cannot be told either.
+    let _ = err.write_all(b"\r\x1b[2K");
+    err
+}
+
 /// Sends `rate` sales a second to the log, until told to stop. Gives the count of what has been sent.
 pub fn stream(log: Arc<dyn Log>, rate: u64, supervisor: &Supervisor) -> Arc<AtomicU64> {
     let sent = Arc::new(AtomicU64::new(0));
@@ -90,7 +111,7 @@ pub fn welcome(running: &Running, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(
         out,
         "  curl -d '{{\"order_id\": 1, \"product_id\": 7, \"store\": 3, \"quantity\": 2, \"amount\": 19.90, \"created_at\": \
-         \"2026-01-03T17:05:00Z\"}}' http://{at}/v1/datasets/sales/events"
+         \"2026-01-03T17:05:00Z\"}}' -H 'content-type: application/json' http://{at}/v1/datasets/sales/events"
     )?;
     writeln!(out, "\nCtrl-C stops; started again it goes on where it was.\n")
 }

@@ -1,157 +1,44 @@
 //! The `lamina` command.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::{ErrorKind, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use batch_layer::{deploy, lost};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser};
 use common::{
     process, resources,
     settings::{Flags, Settings, StoreSettings},
     supervisor::Supervisor,
 };
-use lamina::{
-    assembly, check,
-    client::{Client, Format},
-    demo, token,
-};
+use lamina::{assembly, check, client, demo, lock, token};
+
+mod command;
+
+use command::{Command, TokenCommand, What};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Lamina: fresh and exact answers over event streams.
-#[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
-struct Command {
-    /// What the log shows, such as `info` or `speed_layer=debug`.
-    #[arg(
-        long,
-        global = true,
-        env = "LAMINA_LOG",
-        default_value = process::LOG
-    )]
-    log: String,
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// Start everything with example data and a stream of events.
-    Demo {
-        /// Events a second.
-        #[arg(long, default_value_t = 1000)]
-        rate: u64,
-        /// Where the demo keeps its data.
-        #[arg(long, default_value = "data/demo")]
-        data: PathBuf,
-        /// Where to answer HTTP.
-        #[arg(long, default_value = "127.0.0.1:8787")]
-        listen: std::net::SocketAddr,
-        /// Answer everyone at an address that other machines reach.
-        #[arg(long)]
-        insecure: bool,
-    },
-    /// Start all three layers in one process.
-    Up(Flags),
-    /// Say what is wrong with a catalog, or with events for it.
-    Check {
-        /// The folder of SQL files.
-        dir: PathBuf,
-        /// A file of events, one a line: what would be dead, which fields match no column.
-        #[arg(long)]
-        sample: Option<PathBuf>,
-        /// Which dataset the sample is of.
-        #[arg(long)]
-        dataset: Option<String>,
-    },
-    /// Send events, one JSON object a line.
-    Ingest {
-        /// The file; `-` for standard input.
-        file: PathBuf,
-        /// Which dataset; the only one unless there are several.
-        #[arg(long)]
-        dataset: Option<String>,
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Run a query.
-    Query {
-        /// The SQL.
-        sql: String,
-        /// How to print the answer: a table on a terminal, JSON elsewhere.
-        #[arg(long)]
-        format: Option<Format>,
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Recompute a view from the master dataset, and follow the job.
-    Recompute {
-        /// The view.
-        view: String,
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Show which events expired in the log before they were archived, and record them as lost: Lamina then goes on
-    /// behind them. Stop it first.
-    RecordLost {
-        /// Which dataset.
-        dataset: String,
-        /// Record them. Without this they are only shown.
-        #[arg(long)]
-        yes: bool,
-        #[command(flatten)]
-        flags: Flags,
-    },
-    /// Say how everything stands.
-    Status {
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Tokens for those who may ask.
-    #[command(subcommand)]
-    Token(TokenCommand),
-}
-
-#[derive(Debug, Subcommand)]
-enum TokenCommand {
-    /// Make one: its line goes to standard output, and the token itself, once, to standard error.
-    New(token::Flags),
-}
-
-#[derive(clap::Args)]
-struct Server {
-    /// Where Lamina answers.
-    #[arg(long, env = "LAMINA_URL", default_value = "http://127.0.0.1:8787")]
-    url: String,
-    /// A token, where Lamina asks for one; in the environment others do not see it.
-    #[arg(long, env = "LAMINA_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-}
-
-impl Server {
-    fn client(&self) -> Client {
-        Client::new(&self.url, self.token.as_deref())
-    }
-}
-
-impl std::fmt::Debug for Server {
-    /// The token is a secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
 fn main() -> ExitCode {
     let command = Command::parse();
-    process::log(&command.log);
+    match &command.what {
+        // Its status line stands where the next line of the log would go on.
+        What::Demo { .. } if std::io::stderr().is_terminal() => process::log_to(&command.log, demo::above_status_line),
+        _ => process::log(&command.log),
+    }
     process::run("lamina", |runtimes| run(command.what, runtimes.compute))
 }
 
 async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process::Failure> {
     let done = async {
         match what {
-            What::Demo { rate, data, listen, insecure } => {
+            What::Demo { print: Some(count), .. } => demo::print(count, &mut std::io::stdout().lock()),
+            What::Demo { rate, data, listen, insecure, print: None } => {
                 // What the demo makes up is not worth waiting for a disk.
                 let store = StoreSettings { sync: false, ..StoreSettings::default() };
                 let settings = Settings { data, listen: Some(listen), insecure, store, ..Settings::default() };
@@ -162,14 +49,17 @@ async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process:
                 let source = deploy::Source::of(&settings);
                 up(settings, assembly::Origin::Source(source), None, compute).await
             }
-            What::RecordLost { dataset, yes, flags } => record_lost(&dataset, yes, &flags).await,
+            What::RecordLost { dataset, yes, place } => record_lost(&dataset, yes, &place.flags()).await,
             What::Check { dir, sample, dataset } => checked(&dir, sample, dataset.as_deref()),
-            What::Ingest { file, dataset, server } => {
-                let (accepted, frontier) = server.client().ingest(&file, dataset.as_deref()).await?;
+            What::Ingest { file, dataset, from_line, server } => {
+                let (accepted, frontier) = server.client().ingest(&file, dataset.as_deref(), from_line).await?;
                 writeln!(std::io::stdout(), "{accepted} events accepted; they are below {frontier}")?;
                 Ok(())
             }
-            What::Query { sql, format, server } => server.client().query(&sql, format, &mut std::io::stdout()).await,
+            What::Query { sql, file, format, stamp, server } => {
+                let sql = client::sql(sql.as_deref(), file.as_deref())?;
+                server.client().query(&sql, format, stamp, &mut std::io::stdout()).await
+            }
             What::Recompute { view, server } => {
                 let done = server.client().recompute(&view).await?;
                 writeln!(std::io::stdout(), "{done}")?;
@@ -178,6 +68,11 @@ async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process:
             What::Token(TokenCommand::New(flags)) => {
                 token::new(&flags, &common::clock::System, &mut std::io::stdout(), &mut std::io::stderr())
             }
+            What::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Command::command(), "lamina", &mut script);
+                Ok(std::io::stdout().write_all(&script)?)
+            }
             What::Status { server } => {
                 let status = server.client().status().await?;
                 writeln!(std::io::stdout(), "{status}")?;
@@ -185,7 +80,16 @@ async fn run(what: What, compute: tokio::runtime::Handle) -> Result<(), process:
             }
         }
     };
-    done.await.map_err(|error: anyhow::Error| error.into_boxed_dyn_error())
+    let done: Result<()> = done.await;
+    match done {
+        // Whoever read the output has seen enough, as `head` does.
+        Err(error)
+            if error.downcast_ref().is_some_and(|error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe) =>
+        {
+            Ok(())
+        }
+        done => done.map_err(|error: anyhow::Error| error.into_boxed_dyn_error()),
+    }
 }
 
 /// Runs until it is told to stop, or something fails that cannot be helped.
@@ -242,6 +146,8 @@ async fn record_lost(dataset: &str, yes: bool, flags: &Flags) -> Result<()> {
     let clock: std::sync::Arc<dyn common::clock::Clock> = std::sync::Arc::new(common::clock::System);
     let storage = resources::storage(&settings).await.map_err(anyhow::Error::from_boxed)?;
     let log = resources::log(&settings, &clock).await.map_err(anyhow::Error::from_boxed)?;
+    // Who is told to stop first is not gone on beside.
+    let _held = yes.then(|| lock::take(&settings.data, std::net::SocketAddr::from(([127, 0, 0, 1], 0)))).transpose()?;
     let lost = match yes {
         true => lost::record(&storage, log.as_ref(), &dataset, clock.as_ref()).await?,
         false => lost::find(&storage, log.as_ref(), &dataset).await?,
@@ -265,13 +171,7 @@ fn checked(dir: &std::path::Path, sample: Option<PathBuf>, dataset: Option<&str>
     writeln!(out, "{datasets} and {views}: nothing wrong")?;
     let Some(sample) = sample else { return Ok(()) };
     let found = check::sample(&check::dataset(&catalog, dataset)?, &sample)?;
-    writeln!(out, "{} events can be used", found.usable)?;
-    for (reason, (count, line)) in &found.dead {
-        writeln!(out, "{count} would be dead (first in line {line}): {reason}")?;
-    }
-    for (field, count) in &found.unmatched {
-        writeln!(out, "field `{field}` matches no column (in {count} events)")?;
-    }
+    writeln!(out, "{found}")?;
     anyhow::ensure!(found.dead.is_empty(), "not all events of the sample can be used");
     Ok(())
 }

@@ -20,7 +20,10 @@ use common::{
     supervisor::Supervisor,
     view::ViewTable,
 };
-use datafusion::{execution::memory_pool::FairSpillPool, physical_plan::SendableRecordBatchStream};
+use datafusion::{
+    arrow::error::ArrowError, error::DataFusionError, execution::memory_pool::FairSpillPool,
+    physical_plan::SendableRecordBatchStream,
+};
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 
@@ -336,6 +339,9 @@ pub enum Error {
     Storage { action: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the query failed")]
     Execution(#[source] datafusion::error::DataFusionError),
+    /// Something that cannot be, unless Lamina is wrong.
+    #[error("{0}")]
+    Defect(String),
 }
 
 impl Error {
@@ -364,8 +370,49 @@ impl Fault for Error {
         match self {
             Self::Unknown { .. } | Self::Refused { .. } => Domain::User,
             Self::Speed(error) => error.domain(),
-            Self::Storage { .. } => Domain::External,
-            Self::Execution(_) => Domain::Internal,
+            Self::Storage { source, .. } => {
+                not_the_users(source.downcast_ref::<storage::Error>().map_or(Domain::External, Fault::domain))
+            }
+            Self::Execution(error) => domain_of_execution(error),
+            Self::Defect(_) => Domain::Internal,
         }
     }
+}
+
+/// Whose failure an error is that came up while a query ran: of its values, of what is around Lamina, or Lamina's own.
+fn domain_of_execution(error: &DataFusionError) -> Domain {
+    use ArrowError as A;
+    use DataFusionError as E;
+    match error.find_root() {
+        E::Execution(_) | E::Plan(_) | E::SQL(..) | E::NotImplemented(_) => Domain::User,
+        E::ArrowError(error, _) => match error.as_ref() {
+            // What a batch's parts must be is nothing that a query says.
+            A::InvalidArgumentError(said) if said.contains("match schema") || said.contains("number of columns") => {
+                Domain::Internal
+            }
+            A::NotYetImplemented(_)
+            | A::CastError(_)
+            | A::ParseError(_)
+            | A::ComputeError(_)
+            | A::DivideByZero
+            | A::ArithmeticOverflow(_)
+            | A::OffsetOverflowError(_)
+            | A::InvalidArgumentError(_) => Domain::User,
+            A::MemoryError(_) | A::IoError(..) => Domain::External,
+            _ => Domain::Internal,
+        },
+        E::ObjectStore(_) | E::IoError(_) | E::ResourcesExhausted(_) => Domain::External,
+        E::External(error) => {
+            let of_speed = error.downcast_ref::<common::speed::Error>().map(Fault::domain);
+            let of_storage = || error.downcast_ref::<storage::Error>().map(Fault::domain);
+            let of_log = || error.downcast_ref::<common::log::Error>().map(Fault::domain);
+            not_the_users(of_speed.or_else(of_storage).or_else(of_log).unwrap_or(Domain::Internal))
+        }
+        _ => Domain::Internal,
+    }
+}
+
+/// What is wrong with a store or a topic is the operator's to put right, not the caller's.
+fn not_the_users(domain: Domain) -> Domain {
+    if domain == Domain::User { Domain::External } else { domain }
 }

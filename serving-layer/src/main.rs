@@ -31,7 +31,7 @@ struct Command {
 }
 
 fn main() -> ExitCode {
-    process::layer("serving-layer", &Command::parse().layer, 8787, start)
+    process::layer("serving-layer", &process::parse::<Command>(&["catalog"]).layer, 8787, start)
 }
 
 async fn start(

@@ -27,7 +27,7 @@ struct Command {
 }
 
 fn main() -> ExitCode {
-    process::layer("speed-layer", &Command::parse().layer, 8789, start)
+    process::layer("speed-layer", &process::parse::<Command>(&["catalog", "tokens"]).layer, 8789, start)
 }
 
 async fn start(

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sqlparser::tokenizer::Location;
 
-use crate::fault::{Domain, Fault};
+use crate::fault::{Domain, Fault, visible};
 
 /// Everything that is wrong with a catalog. Displays one line for each flaw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,7 @@ impl Report<'_> {
         let Location { line, column } = at;
         // A flaw is one line, whoever worded it.
         let (reason, hint) = (reason.into().replace('\n', " "), hint.into().replace('\n', " "));
+        let reason = visible(&reason).into_owned();
         self.flaws.push(Flaw { file: self.file.to_owned(), line, column, reason, hint });
         None
     }

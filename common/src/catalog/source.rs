@@ -42,8 +42,9 @@ impl Parsed {
     }
 }
 
-/// Parses a file's statements; what cannot be parsed is reported.
+/// Parses a file's statements; what cannot be parsed is reported. A mark of byte order at its start is no part of it.
 pub(super) fn parse(file: usize, sql: &str, report: &mut Report<'_>) -> Vec<Parsed> {
+    let sql = sql.strip_prefix('\u{feff}').unwrap_or(sql);
     let tokens = match Tokenizer::new(&Dialect, sql).tokenize_with_location() {
         Ok(tokens) => tokens,
         Err(error) => {
@@ -109,6 +110,11 @@ fn report_error(error: &ParserError, at: Location, end: Location, report: &mut R
     let place = place.unwrap_or(if message.contains("found: EOF") { end } else { at });
     let message = message.replace("Expected: ", "expected ").replace(", found: ", ", but found ");
     let message = message.replace("but found EOF", "but the statement ends");
+    if message.starts_with("expected a list of columns in parentheses") {
+        let reason = "a word of SQL stands where a column's name is expected, and begins a constraint";
+        report.flaw::<()>(place, reason, "write the column's name in quotes, such as `\"key\" TEXT`");
+        return;
+    }
     report.flaw::<()>(place, lowercase_first(&message), SHAPES);
 }
 

@@ -46,6 +46,14 @@ fn the_example_is_a_catalog() {
 }
 
 #[test]
+fn what_nobody_sees_is_skipped_at_the_start_and_shown_elsewhere() {
+    let sql = "CREATE TABLE t (a INT)";
+    assert_eq!(faults(&format!("\u{feff}{sql}")), "no faults");
+    let found = faults(&format!("{sql};\n\u{200b}{sql}"));
+    assert!(found.contains("\\u{200b}") && !found.contains('\u{200b}'), "{found}");
+}
+
+#[test]
 fn every_type() {
     let check = |sql: &str, expected: &str| {
         let dataset = dataset(&format!("CREATE TABLE t (c {sql})"));
@@ -178,6 +186,10 @@ fn flaws_of_columns() {
     check(
         "a",
         "2:3: expected a data type name, but found ); write `CREATE TABLE name (column TYPE, …) WITH (…);` or `CREATE MATERIALIZED VIEW name WITH (…) AS SELECT …;`",
+    );
+    check(
+        "a INT, key TEXT",
+        "2:17: a word of SQL stands where a column's name is expected, and begins a constraint; write the column's name in quotes, such as `\"key\" TEXT`",
     );
     check(
         "a VARCHAR(10)",

@@ -18,7 +18,7 @@ use rdkafka::{
 };
 
 use self::client::{Complaint, Listener, Settings};
-use super::{Bounds, Error, Log, NewRecord, Reader};
+use super::{Bounds, Error, Log, NewRecord, Reader, RecordLimit};
 use crate::{
     clock::Clock,
     position::{Frontier, Offset, Partition},
@@ -42,12 +42,16 @@ pub struct Kafka {
     settings: Settings,
     clock: Arc<dyn Clock>,
     producer: RwLock<FutureProducer<Listener>>,
+    /// Whether topics that are not there are created.
+    creates_topics: bool,
     /// Asks for metadata and ends; it reads nothing.
     asking: Arc<BaseConsumer<Listener>>,
     /// Asks for the ends of what is written, open transactions included.
     asking_all: Arc<BaseConsumer<Listener>>,
     /// Topics that are known to be usable, and how many partitions they have.
     topics: Mutex<BTreeMap<String, Partition>>,
+    /// How large a record of each topic may be.
+    limits: Mutex<BTreeMap<String, RecordLimit>>,
 }
 
 impl Debug for Kafka {
@@ -76,10 +80,19 @@ impl Kafka {
             asking_all: client(settings.uncommitted()).map_err(failed)?,
             settings,
             clock,
+            creates_topics: true,
             topics: Mutex::default(),
+            limits: Mutex::default(),
         };
         kafka.ask("reach", |asking| asking.fetch_metadata(None, PATIENCE).map(|_| ())).await?;
         Ok(kafka)
+    }
+
+    /// Creates topics that are not there, or refuses them.
+    #[must_use]
+    pub fn creating_topics(mut self, creates_topics: bool) -> Self {
+        self.creates_topics = creates_topics;
+        self
     }
 
     /// Asks the cluster something; the library's call blocks.
@@ -156,8 +169,9 @@ impl Kafka {
         }
     }
 
-    /// A compacted topic forgets events. One whose settings cannot be asked for may be one.
-    async fn refuse_compacted(&self, topic: &str) -> Result<(), Error> {
+    /// Asks for a topic's settings. A compacted topic forgets events, and is refused; one whose settings cannot be asked
+    /// for may be one. How large its records may be is noted.
+    async fn look_at(&self, topic: &str) -> Result<(), Error> {
         let failed = |source: KafkaError| Error::Unavailable {
             action: format!(
                 "ask whether topic `{topic}` is compacted (Lamina must be allowed to describe its settings)"
@@ -172,8 +186,16 @@ impl Kafka {
             if policy.is_some_and(|policy| policy.contains("compact")) {
                 return Err(Error::Compacted { topic: topic.to_owned() });
             }
+            let bytes_max = resource.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse().ok());
+            let limit = self.settings.record_limit(topic, bytes_max);
+            self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), limit);
         }
         Ok(())
+    }
+
+    fn limit(&self, topic: &str, bytes: usize) -> Option<RecordLimit> {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.get(topic).filter(|limit| bytes > limit.bytes).cloned()
     }
 
     fn known(&self, topic: &str) -> Option<Partition> {
@@ -207,9 +229,14 @@ impl Log for Kafka {
         }
         let count = match self.partitions(topic).await? {
             Some(count) => count,
-            None => self.create(topic, partitions.max(1)).await?,
+            None if self.creates_topics => {
+                let count = self.create(topic, partitions.max(1)).await?;
+                tracing::info!(topic, partitions = count, "created the topic, as it was not there");
+                count
+            }
+            None => return Err(Error::NotCreated { topic: topic.to_owned() }),
         };
-        self.refuse_compacted(topic).await?;
+        self.look_at(topic).await?;
         self.topics.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), count);
         Ok(count)
     }
@@ -218,6 +245,15 @@ impl Log for Kafka {
         let partitions = self.existing(topic).await?;
         let name = topic.to_owned();
         self.ask("ask for the ends of a topic of", move |asking| ends::bounds(asking, &name, partitions)).await
+    }
+
+    async fn refuses(&self, topic: &str, bytes: usize) -> Result<Option<RecordLimit>, Error> {
+        if self.limit(topic, bytes).is_none() {
+            return Ok(None);
+        }
+        // It may have been raised since it was noted.
+        self.look_at(topic).await?;
+        Ok(self.limit(topic, bytes))
     }
 
     async fn append(&self, topic: &str, partition: Partition, records: Vec<NewRecord>) -> Result<Vec<Offset>, Error> {

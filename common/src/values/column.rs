@@ -21,7 +21,10 @@ use super::{
     fields::{self, Fields, Unreadable},
     number, sql_type_name, time,
 };
-use crate::sql::{canonical_f32, canonical_f64};
+use crate::{
+    fault::visible,
+    sql::{canonical_f32, canonical_f64},
+};
 
 /// A column and the values that it has so far.
 #[derive(Debug)]
@@ -173,6 +176,12 @@ impl Column {
                 values.end();
             }
             Values::Date(values) => values.push(time::date(&string(text)?)?),
+            Values::Timestamp(_) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+                return Err(Refused::Here(
+                    "is a number, not a time such as \"2026-01-03T17:05:00Z\": declare the column BIGINT, and make a time \
+                     of it in the view",
+                ));
+            }
             Values::Timestamp(values) => values.push(time::timestamp(&string(text)?)?),
             Values::List(ends, column) => append_list(text, ends, column)?,
             Values::Struct(fields, columns) => append_struct(text, fields, columns)?,
@@ -355,11 +364,11 @@ fn string(text: &str) -> Result<std::borrow::Cow<'_, str>, number::Why> {
     fields::string(text).ok_or("has an escape that is no character")
 }
 
-/// A value for a message, cut where it would be too long to read.
+/// A value for a message, cut where it would be too long to read, with what nobody sees written by its number.
 pub(super) fn shortened(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", visible(&text[..end])),
+        None => visible(text).into_owned(),
     }
 }

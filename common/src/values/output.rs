@@ -13,11 +13,38 @@ mod tests;
 
 use cell::Cell;
 
+/// How numbers stand in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbers {
+    /// As numbers with all their digits. Who reads them into doubles, as JavaScript does, loses those past the fifteenth.
+    #[default]
+    Digits,
+    /// Decimals, and integers of more than 15 digits, as strings: what is still a number is one in a double too.
+    Text,
+}
+
+impl Numbers {
+    /// Whether an integer is a string.
+    fn quotes(self, integer: i128) -> bool {
+        self == Self::Text && integer.unsigned_abs() >= 10_u128.pow(15)
+    }
+}
+
 /// Writes each row as one JSON object, with `separator` between two of them: `b","` for the elements of an array,
 /// `b"\n"` for NDJSON. Nothing is written before the first and after the last, so between batches it is the caller's.
 ///
 /// Appends to `out`; a failure leaves it with part of a row.
 pub fn write_rows(batch: &RecordBatch, out: &mut Vec<u8>, separator: &[u8]) -> Result<(), ArrowError> {
+    write_rows_with(batch, out, separator, Numbers::Digits)
+}
+
+/// Writes rows as [`write_rows`] does, with numbers as they are wanted.
+pub fn write_rows_with(
+    batch: &RecordBatch,
+    out: &mut Vec<u8>,
+    separator: &[u8],
+    numbers: Numbers,
+) -> Result<(), ArrowError> {
     let cells = cells(batch)?;
     let mut names = Vec::with_capacity(cells.len());
     for (i, field) in batch.schema_ref().fields().iter().enumerate() {
@@ -35,7 +62,7 @@ pub fn write_rows(batch: &RecordBatch, out: &mut Vec<u8>, separator: &[u8]) -> R
         }
         for (name, cell) in names.iter().zip(&cells) {
             out.extend_from_slice(name);
-            cell.json(row, out)?;
+            cell.json(row, numbers, out)?;
         }
         out.push(b'}');
     }
@@ -61,7 +88,7 @@ pub fn write_csv(batch: &RecordBatch, header: bool, out: &mut Vec<u8>) -> Result
                 continue;
             }
             text.clear();
-            cell.text(row, &mut text)?;
+            cell.text(row, Numbers::Digits, &mut text)?;
             write_csv_field(&text, out);
         }
         out.extend_from_slice(b"\r\n");
@@ -71,7 +98,7 @@ pub fn write_csv(batch: &RecordBatch, header: bool, out: &mut Vec<u8>) -> Result
 
 /// Writes one value as JSON.
 pub fn write_value(array: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<(), ArrowError> {
-    Cell::new(array)?.json(row, out)
+    Cell::new(array)?.json(row, Numbers::Digits, out)
 }
 
 fn cells(batch: &RecordBatch) -> Result<Vec<Cell>, ArrowError> {

@@ -122,3 +122,22 @@ run "schedules" {
     error_message = "The evening does not stop the layer."
   }
 }
+
+run "alarms" {
+  command = apply
+
+  variables {
+    alarm_actions = ["arn:aws:sns:eu-west-1:123456789012:somebody"]
+  }
+
+  assert {
+    condition     = aws_cloudwatch_log_metric_filter.not_archived.log_group_name == "/lamina/production/batch-layer"
+    error_message = "The alarm does not read the batch layer's log."
+  }
+
+  assert {
+    condition = alltrue([for alarm in concat([aws_cloudwatch_metric_alarm.not_archived], aws_cloudwatch_metric_alarm.not_running) :
+    contains(alarm.alarm_actions, "arn:aws:sns:eu-west-1:123456789012:somebody")])
+    error_message = "Nobody is told."
+  }
+}

@@ -116,3 +116,18 @@ run "some_clients_only" {
     error_message = "The load balancer must be open to the clients given and to nobody else."
   }
 }
+
+run "load_balancer" {
+  command = apply
+
+  # The manual forbids to balance by readiness: it is one for all tasks while a head stands still.
+  assert {
+    condition     = aws_lb_target_group.this.health_check[0].path == "/healthz"
+    error_message = "Tasks must be taken out by /healthz, not by /readyz."
+  }
+
+  assert {
+    condition     = aws_lb.api.idle_timeout > 300
+    error_message = "A query may take five minutes, and the load balancer gives up before that."
+  }
+}

@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+    producer::{BaseRecord, DefaultProducerContext, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
 use serde_json::Value;
 
@@ -27,13 +27,35 @@ use crate::{
 /// Partitions of the topic.
 const PARTITIONS: i32 = 4;
 
+/// How long is waited for the broker while it does nothing: other work on the machine may hold it up.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Counts what has come of the records that were sent.
+#[derive(Debug, Default)]
+struct Deliveries {
+    delivered: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let count = if result.is_ok() { &self.delivered } else { &self.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Creates the topic with the workload in it.
 pub fn produce(brokers: &str, events: u64) -> Result<()> {
-    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+    let producer: ThreadedProducer<Deliveries> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("linger.ms", "50")
         .set("queue.buffering.max.messages", "1000000")
-        .create()?;
+        .set("message.timeout.ms", PATIENCE.as_millis().to_string())
+        .create_with_context(Deliveries::default())?;
     let (mut sales, mut buffer) = (Sales::new(20_261_124, events, 1_000_000), Vec::new());
     for event in 0..events {
         buffer.clear();
@@ -51,7 +73,10 @@ pub fn produce(brokers: &str, events: u64) -> Result<()> {
             }
         }
     }
-    producer.flush(Duration::from_secs(60))?;
+    producer.flush(PATIENCE)?;
+    let Deliveries { delivered, failed } = &**producer.context();
+    let (delivered, failed) = (delivered.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
+    ensure!(delivered == events, "{delivered} of {events} events were delivered, and {failed} were not");
     Ok(())
 }
 
@@ -89,7 +114,7 @@ pub fn consume(brokers: &str, events: u64) -> Result<Duration> {
     let cpu = cpu("self")?;
     let mut seen = 0;
     while seen < events {
-        match consumer.poll(Duration::from_secs(10)) {
+        match consumer.poll(PATIENCE) {
             Some(Ok(_)) => seen += 1,
             Some(Err(error)) => return Err(error.into()),
             None => anyhow::bail!("the topic ended after {seen} of {events} events"),

@@ -69,6 +69,12 @@ async fn the_contract_of_a_log() {
     let refused = log.ensure_topic("compacted", 1).await;
     assert!(matches!(refused, Err(Error::Compacted { .. })), "{refused:?}");
 
+    let cautious = Kafka::connect(&brokers, &BTreeMap::new(), Arc::new(System)).await.unwrap().creating_topics(false);
+    let refused = cautious.ensure_topic("orderz", 1).await;
+    assert!(matches!(refused, Err(Error::NotCreated { .. })), "{refused:?}");
+    assert_eq!(cautious.ensure_topic("a", 1).await.unwrap(), log.ensure_topic("a", 1).await.unwrap());
+
+    a_record_is_as_large_as_it_may_be(&broker, &admin).await;
     a_marker_is_passed_while_other_partitions_flow(&log, &brokers).await;
     an_open_transaction_holds_the_end_back(&log, &brokers).await;
     a_topic_that_was_recreated_stops_its_reader(&log, &admin).await;
@@ -77,6 +83,27 @@ async fn the_contract_of_a_log() {
 
 fn record(value: &'static str) -> NewRecord {
     NewRecord { key: None, value: Some(value.into()) }
+}
+
+/// What is said of the largest record holds: the broker takes one of that size, and one that is larger is known for it.
+async fn a_record_is_as_large_as_it_may_be(broker: &sandbox::kafka::Kafka, admin: &AdminClient<DefaultClientContext>) {
+    let narrow = NewTopic::new("narrow", 1, TopicReplication::Fixed(1)).set("max.message.bytes", "20000");
+    admin.create_topics([&narrow], &AdminOptions::new()).await.unwrap();
+    let raised = BTreeMap::from([("message.max.bytes".to_owned(), "15000000".to_owned())]);
+    for (given, topic, said) in [
+        (BTreeMap::new(), "wide", "LAMINA_KAFKA_MESSAGE_MAX_BYTES"),
+        (BTreeMap::new(), "narrow", "topic `narrow`"),
+        (raised, "wide", "topic `wide`"),
+    ] {
+        let log = Kafka::connect(&broker.brokers(), &given, Arc::new(System)).await.unwrap();
+        log.ensure_topic(topic, 1).await.unwrap();
+        let limit = log.refuses(topic, usize::MAX).await.unwrap().unwrap();
+        assert!(limit.setting.contains(said), "{limit:?}");
+        let value = NewRecord { key: Some("key".into()), value: Some(vec![b'x'; limit.bytes - 3].into()) };
+        assert_eq!(log.refuses(topic, limit.bytes).await.unwrap(), None);
+        assert_eq!(log.append(topic, 0, vec![value]).await.unwrap().len(), 1, "{limit:?}");
+        assert_eq!(log.refuses(topic, limit.bytes + 1).await.unwrap(), Some(limit));
+    }
 }
 
 /// A gap at the end of one partition does not wait for the others to be idle.

@@ -222,7 +222,9 @@ impl Engine {
         }
         for ((view, versions), states) in views.iter().zip(versions).zip(frozen.views) {
             let Some(version) = versions.get(states.cut_index).cloned() else {
-                return Err(Error::refused("the speed layer chose a cut that was not offered", "this is a defect"));
+                let (chosen, view) = (states.cut_index, &view.name);
+                let offered = format!("the speed layer chose cut {chosen} of view `{view}`, which was not offered");
+                return Err(Error::Defect(offered));
             };
             let stamp = ViewStamp {
                 definition: view.definition.clone(),

@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderValue, header},
     response::Response,
 };
-use common::values::output;
+use common::values::output::{self, Numbers};
 use datafusion::{
     arrow::{
         array::RecordBatch,
@@ -30,7 +30,7 @@ use super::{
     dto,
     lanes::Lane,
     limits::{Stopped, Used, Work},
-    negotiate::Format,
+    negotiate::{Format, Written},
     problem::{Kind, Problem},
 };
 use crate::{
@@ -45,7 +45,8 @@ pub(super) const STAMP: &str = "lamina-stamp";
 const SHORT: Duration = Duration::from_millis(2);
 
 /// The response of an answer.
-pub(super) async fn respond(answer: Answer, format: Format, work: Work) -> Result<Response, Problem> {
+pub(super) async fn respond(answer: Answer, written: impl Into<Written>, work: Work) -> Result<Response, Problem> {
+    let Written { format, numbers } = written.into();
     let Answer { rows, stamp, stop } = answer;
     let (schema, mut used) = (rows.schema(), work.used());
     if let Some(name) = twice(schema.fields(), format) {
@@ -63,7 +64,7 @@ pub(super) async fn respond(answer: Answer, format: Format, work: Work) -> Resul
         }
     }
     let stamp = in_ascii(&stamp).map_err(|error| failed(DataFusionError::External(Box::new(error))))?;
-    let mut writer = Writer { format, schema, stamp: stamp.clone(), begun: false, arrow: None };
+    let mut writer = Writer { format, numbers, schema, stamp: stamp.clone(), begun: false, arrow: None };
     let mut begun = Vec::new();
     writer.head(&mut begun).map_err(failed)?;
     if let Some(batch) = &first {
@@ -246,6 +247,7 @@ fn body(
 /// Writes one answer in one format.
 struct Writer {
     format: Format,
+    numbers: Numbers,
     schema: SchemaRef,
     stamp: String,
     begun: bool,
@@ -281,10 +283,10 @@ impl Writer {
                 if std::mem::replace(&mut self.begun, true) {
                     out.push(b',');
                 }
-                output::write_rows(batch, out, b",")?;
+                output::write_rows_with(batch, out, b",", self.numbers)?;
             }
             Format::Ndjson => {
-                output::write_rows(batch, out, b"\n")?;
+                output::write_rows_with(batch, out, b"\n", self.numbers)?;
                 out.push(b'\n');
             }
             Format::Csv => output::write_csv(batch, false, out)?,

@@ -170,4 +170,8 @@ pub(super) struct Asked {
     /// `json`, `ndjson`, `csv` or `arrow`, whatever `Accept` says.
     #[param(example = "csv")]
     format: Option<String>,
+    /// `text` for decimals, and integers of more than 15 digits, as strings in a JSON or NDJSON answer: JavaScript and
+    /// others that read numbers into doubles lose digits of them. `digits`, unless told, for numbers everywhere.
+    #[param(example = "text")]
+    numbers: Option<String>,
 }

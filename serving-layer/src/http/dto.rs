@@ -54,6 +54,10 @@ pub(super) struct Query {
     #[serde(default)]
     #[schema(value_type = Vec<serde_json::Value>, example = json!([7, "eu"]))]
     pub(super) parameters: Vec<Box<serde_json::value::RawValue>>,
+    /// `text` for decimals, and integers of more than 15 digits, as strings in a JSON or NDJSON answer: JavaScript and
+    /// others that read numbers into doubles lose digits of them. `digits`, unless told, for numbers everywhere.
+    #[schema(example = "text")]
+    pub(super) numbers: Option<String>,
 }
 
 /// All views.

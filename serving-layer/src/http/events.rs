@@ -62,16 +62,42 @@ pub(super) async fn append(
     let topic_of = dataset.clone();
     let prepare = move || {
         let records = records::split(&body, of_lines)?;
-        assign::assign(&dataset, &records, partitions, TURN.fetch_add(1, Ordering::Relaxed))
+        let by_partition = assign::assign(&dataset, &records, partitions, TURN.fetch_add(1, Ordering::Relaxed))?;
+        Ok::<_, Problem>((records, by_partition))
     };
-    let by_partition = match large {
+    let (records, by_partition) = match large {
         false => prepare()?,
         true => match tokio::task::spawn_blocking(prepare).await {
             Ok(prepared) => prepared?,
             Err(died) => std::panic::resume_unwind(died.into_panic()),
         },
     };
-    write(context.log.as_ref(), &topic_of, by_partition).await.map(Json)
+    let log = context.log.as_ref();
+    refuse_too_large(log, &topic_of.topic, &records, &by_partition).await?;
+    write(log, &topic_of, by_partition).await.map(Json)
+}
+
+/// Refuses what the log would refuse of one record, once others of the same request were written.
+async fn refuse_too_large(
+    log: &dyn Log,
+    topic: &str,
+    records: &[Bytes],
+    by_partition: &BTreeMap<Partition, Vec<NewRecord>>,
+) -> Result<(), Problem> {
+    let bytes = |record: &NewRecord| [&record.key, &record.value].into_iter().flatten().map(Bytes::len).sum::<usize>();
+    let all = || by_partition.values().flatten();
+    let Some(limit) = log.refuses(topic, all().map(bytes).max().unwrap_or(0)).await? else { return Ok(()) };
+    let place = |record: &NewRecord| {
+        let value = record.value.as_ref()?.as_ptr();
+        records.iter().position(|sent| sent.as_ptr() == value)
+    };
+    let too_large = all().filter(|record| bytes(record) > limit.bytes).map(|record| (place(record), bytes(record)));
+    let Some((Some(record), bytes)) = too_large.min() else { return Ok(()) };
+    let detail = format!("an event has {bytes} bytes, and the log takes at most {} of one", limit.bytes);
+    Err(Problem::new(Kind::TooLarge, detail)
+        .hint(format!("nothing was written; send less in one event, or raise {}", limit.setting))
+        .member("record", record)
+        .member("bytes_max", limit.bytes))
 }
 
 /// Writes to all partitions side by side: the log makes durable together what comes together.
@@ -144,6 +170,10 @@ mod tests {
             Ok(partitions)
         }
 
+        async fn refuses(&self, _: &str, bytes: usize) -> Result<Option<log::RecordLimit>, log::Error> {
+            Ok((bytes > 9).then(|| log::RecordLimit { bytes: 9, setting: "`message.max.bytes`".to_owned() }))
+        }
+
         async fn bounds(&self, _: &str) -> Result<Bounds, log::Error> {
             Ok(Bounds::default())
         }
@@ -177,6 +207,26 @@ mod tests {
         ) -> Result<Box<dyn Reader>, log::Error> {
             Err(log::Error::UnknownTopic { topic: topic.to_owned() })
         }
+    }
+
+    #[tokio::test]
+    async fn an_event_that_the_log_would_not_take_is_named_before_any_is_written() {
+        let check = async |sent: &[&'static str], expected: Option<u64>| {
+            let sent: Vec<Bytes> = sent.iter().map(|record| Bytes::from(*record)).collect();
+            let mut by_partition = BTreeMap::<Partition, Vec<NewRecord>>::new();
+            for (partition, record) in [2, 1, 0].into_iter().zip(&sent) {
+                let key = Some(Bytes::from("k"));
+                by_partition.entry(partition).or_default().push(NewRecord { key, value: Some(record.clone()) });
+            }
+            let refused = refuse_too_large(&Failing, "sales", &sent, &by_partition).await;
+            let body = refused.err().map(|problem| problem.body());
+            let found = body.as_ref().map(|body| (body["status"].as_u64(), body["record"].as_u64()));
+            assert_eq!(found, expected.map(|record| (Some(413), Some(record))));
+            assert!(body.is_none_or(|body| body["hint"].as_str().unwrap().contains("raise `message.max.bytes`")));
+        };
+        check(&["{}", "12345678"], None).await;
+        check(&["{}", "123456789", "1234567890"], Some(1)).await;
+        check(&["1234567890", "{}", "123456789"], Some(0)).await;
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Which format an answer is written in: what the client accepts, in the order that it prefers.
 
 use axum::http::{HeaderMap, header};
+use common::values::output::Numbers;
 
 use super::problem::{Kind, Problem};
 
@@ -11,6 +12,35 @@ pub(super) enum Format {
     Ndjson,
     Csv,
     Arrow,
+}
+
+/// How an answer is written, and numbers in it where it is JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) format: Format,
+    pub(super) numbers: Numbers,
+}
+
+impl From<Format> for Written {
+    fn from(format: Format) -> Self {
+        Self { format, numbers: Numbers::default() }
+    }
+}
+
+impl Written {
+    /// What a request names, and without it what the client accepts.
+    pub(super) fn asked(format: Option<&str>, numbers: Option<&str>, headers: &HeaderMap) -> Result<Self, Problem> {
+        let numbers = match numbers {
+            None | Some("digits") => Numbers::Digits,
+            Some("text") => Numbers::Text,
+            Some(other) => {
+                return Err(Problem::bad_request(format!("there is no `numbers={other}`")).hint(
+                    "write `text` for strings where a double would lose digits, or `digits` for numbers everywhere",
+                ));
+            }
+        };
+        Ok(Self { format: Format::asked(format, headers)?, numbers })
+    }
 }
 
 /// Types and names. Where a client accepts several alike, the first one.
@@ -122,6 +152,13 @@ mod tests {
             assert_eq!(Format::asked(Some(name), &headers).unwrap(), format);
         }
         assert_eq!(Format::asked(Some("xml"), &headers).unwrap_err().status().as_u16(), 400);
+        for (named, numbers) in
+            [(None, Numbers::Digits), (Some("digits"), Numbers::Digits), (Some("text"), Numbers::Text)]
+        {
+            let written = Written::asked(Some("json"), named, &headers).unwrap();
+            assert_eq!(written, Written { format: Format::Json, numbers });
+        }
+        assert_eq!(Written::asked(None, Some("strings"), &headers).unwrap_err().status().as_u16(), 400);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::{
 };
 use common::{
     catalog::near::near,
-    fault::{Domain, Fault, chain},
+    fault::{Domain, Fault, chain, visible},
     log, operate, speed, storage,
 };
 use datafusion::{arrow::error::ArrowError, error::DataFusionError};
@@ -30,7 +30,7 @@ pub struct Problem {
 impl Problem {
     /// A problem of a kind, with the hint of its kind.
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), hint: None, members: Map::new() }
+        Self { kind, detail: visible(&detail.into()).into_owned(), hint: None, members: Map::new() }
     }
 
     /// A request that cannot be understood.
@@ -181,41 +181,32 @@ impl From<engine::Error> for Problem {
             }
             engine::Error::Speed(speed::Error::NoCommonCut { .. }) => Self::new(Kind::Unavailable, detail)
                 .hint("ask for one of the views at a time, or again once a worker holds the partitions"),
-            engine::Error::Execution(error) => of_execution(&error),
+            engine::Error::Execution(error) if is_exhausted(&error) => {
+                Self::new(Kind::Exhausted, error.strip_backtrace())
+            }
+            engine::Error::Execution(error) => {
+                if let Some(damage) = storage::damage(&error) {
+                    let detail = format!("`{}` is damaged: {}", damage.path, damage.detail);
+                    return Self::new(Kind::Unavailable, detail).hint(damage.remedy.clone());
+                }
+                let detail = error.strip_backtrace();
+                match engine::Error::Execution(error).domain() {
+                    Domain::User => Self::new(Kind::BadQuery, detail),
+                    domain => of_domain(domain, detail),
+                }
+            }
             error => of_domain(error.domain(), detail),
         }
     }
 }
 
-/// An error while a query ran: of its values, of the limits, of what is around Lamina, or Lamina's own.
-fn of_execution(error: &DataFusionError) -> Problem {
-    use DataFusionError as E;
-    if let Some(damage) = storage::damage(error) {
-        let detail = format!("`{}` is damaged: {}", damage.path, damage.detail);
-        return Problem::new(Kind::Unavailable, detail).hint(damage.remedy.clone());
-    }
-    let detail = error.strip_backtrace();
+/// Whether there is no room, in memory or on the disk: what is spilled is written by Arrow.
+fn is_exhausted(error: &DataFusionError) -> bool {
     match error.find_root() {
-        E::ResourcesExhausted(_) => Problem::new(Kind::Exhausted, detail),
-        // What is spilled is written by Arrow: that there is no room on the disk is nothing that a query could change.
-        E::ArrowError(error, _) if matches!(error.as_ref(), ArrowError::IoError(..)) => {
-            Problem::new(Kind::Exhausted, detail)
-        }
-        E::ArrowError(..) | E::Execution(_) | E::SchemaError(..) | E::Plan(_) | E::SQL(..) | E::NotImplemented(_) => {
-            Problem::new(Kind::BadQuery, detail)
-        }
-        E::ObjectStore(_) | E::IoError(_) => Problem::new(Kind::Unavailable, detail),
-        E::External(error) => of_domain(domain_of(error.as_ref()), detail),
-        _ => Problem::new(Kind::Internal, detail),
+        DataFusionError::ResourcesExhausted(_) => true,
+        DataFusionError::ArrowError(error, _) => matches!(error.as_ref(), ArrowError::IoError(..)),
+        _ => false,
     }
-}
-
-/// Whose failure an error is that has passed through DataFusion.
-fn domain_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Domain {
-    let of_speed = error.downcast_ref::<speed::Error>().map(Fault::domain);
-    let of_storage = || error.downcast_ref::<storage::Error>().map(Fault::domain);
-    let of_log = || error.downcast_ref::<log::Error>().map(Fault::domain);
-    of_speed.or_else(of_storage).or_else(of_log).unwrap_or(Domain::Internal)
 }
 
 impl From<operate::Error> for Problem {
@@ -257,7 +248,7 @@ pub(super) fn panicked() -> Response {
 
 #[cfg(test)]
 mod tests {
-    use common::position::Frontier;
+    use common::{position::Frontier, storage};
 
     use super::*;
 
@@ -354,5 +345,65 @@ mod tests {
             }
             assert!(["title", "detail", "hint"].iter().all(|member| body[member].is_string()), "{body}");
         }
+    }
+
+    /// A defect is never answered as the caller's fault, nor the caller's fault as a defect.
+    #[test]
+    fn the_status_follows_from_whose_failure_it_is() {
+        fn check<E: Fault + Into<Problem>>(error: E, expected: Domain) {
+            let (domain, said) = (error.domain(), chain(&error));
+            let status = error.into().status().as_u16();
+            assert_eq!(domain, expected, "{said}");
+            let fits = match domain {
+                Domain::User => (400..500).contains(&status),
+                Domain::External => status == 503,
+                Domain::Internal => status == 500,
+            };
+            assert!(fits, "{status}: {said}");
+        }
+        use ArrowError as A;
+        use DataFusionError as E;
+        let dataset = || "sales".to_owned();
+        let external = |error: Box<dyn std::error::Error + Send + Sync>| E::External(error);
+        let corrupt = || storage::Error::Corrupt { table: dataset(), detail: "two heads".to_owned() };
+        let no_url = || storage::Error::Url { url: dataset(), reason: "no scheme".to_owned() };
+        let arrow = |error: A| E::ArrowError(Box::new(error), None);
+        let executions = [
+            (E::Internal("a column is gone".to_owned()), Domain::Internal),
+            (E::Execution("overflow".to_owned()), Domain::User),
+            (E::NotImplemented("a cast of that kind".to_owned()), Domain::User),
+            (E::ResourcesExhausted("memory".to_owned()), Domain::External),
+            (external("a defect".into()), Domain::Internal),
+            (external(Box::new(corrupt())), Domain::Internal),
+            (external(Box::new(no_url())), Domain::External),
+            (external(Box::new(log::Error::UnknownTopic { topic: dataset() })), Domain::External),
+            (external(Box::new(speed::Error::Internal("a panic".into()))), Domain::Internal),
+            (arrow(A::DivideByZero), Domain::User),
+            (arrow(A::CastError("no number".to_owned())), Domain::User),
+            (arrow(A::OffsetOverflowError(1 << 31)), Domain::User),
+            (arrow(A::SchemaError("no such field".to_owned())), Domain::Internal),
+            (arrow(A::IpcError("no such message".to_owned())), Domain::Internal),
+            (arrow(A::InvalidArgumentError("column types must match schema types".to_owned())), Domain::Internal),
+            (arrow(A::InvalidArgumentError("12 is too large for precision 1".to_owned())), Domain::User),
+            (E::Context("in a projection".to_owned(), Box::new(E::Internal("gone".to_owned()))), Domain::Internal),
+        ];
+        for (error, domain) in executions {
+            check(engine::Error::Execution(error), domain);
+        }
+        let storage =
+            |source: storage::Error| engine::Error::Storage { action: "read".to_owned(), source: source.into() };
+        check(engine::Error::Defect("the speed layer chose a cut that was not offered".to_owned()), Domain::Internal);
+        check(storage(corrupt()), Domain::Internal);
+        check(storage(no_url()), Domain::External);
+        check(engine::Error::Speed(speed::Error::Internal("a panic".into())), Domain::Internal);
+        check(engine::Error::Speed(speed::Error::Unreachable("gone".into())), Domain::External);
+        check(engine::Error::Speed(speed::Error::NoCut { view: dataset() }), Domain::External);
+        let unknown = engine::Error::Unknown { kind: "view", name: dataset(), near: Vec::new() };
+        check(unknown, Domain::User);
+        check(engine::Error::Refused { reason: "no".to_owned(), hint: None, at: None }, Domain::User);
+        check(operate::Error::UnknownJob { id: dataset() }, Domain::User);
+        check(operate::Error::Unavailable("gone".into()), Domain::External);
+        check(log::Error::Corrupt("a page".to_owned()), Domain::Internal);
+        assert_eq!(panicked().status().as_u16(), 500);
     }
 }

@@ -12,7 +12,7 @@ use super::{
     answer::respond,
     described, dto,
     extract::{Json, Name, Parameters},
-    negotiate::Format,
+    negotiate::Written,
     problem::{Kind, Problem},
 };
 use crate::engine::Options;
@@ -43,8 +43,8 @@ pub(super) async fn sql(
     headers: HeaderMap,
     Json(request): Json<dto::Query>,
 ) -> Result<Response, Problem> {
-    let dto::Query { sql, min_position, wait, allow_partial, parameters } = request;
-    let asked = Asked { min_position, wait, allow_partial, format: None };
+    let dto::Query { sql, min_position, wait, allow_partial, parameters, numbers } = request;
+    let asked = Asked { min_position, wait, allow_partial, format: None, numbers };
     answer_to(&context, &client, &headers, (&sql, parameters), asked).await
 }
 
@@ -80,7 +80,8 @@ pub(super) async fn sql_by_address(
             name if asked.take(name, &value)? => {}
             name => {
                 return Err(Problem::bad_request(format!("a query has no parameter `{name}` here")).hint(
-                    "there are `sql` and `parameters`, once, and `format`, `min_position`, `wait` and `allow_partial`",
+                    "there are `sql` and `parameters`, once, and `format`, `numbers`, `min_position`, `wait` and \
+                     `allow_partial`",
                 ));
             }
         }
@@ -98,7 +99,7 @@ async fn answer_to(
     (sql, parameters): (&str, Vec<Box<RawValue>>),
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let format = Format::asked(asked.format.as_deref(), headers)?;
+    let written = Written::asked(asked.format.as_deref(), asked.numbers.as_deref(), headers)?;
     let (length, longest) = (sql.len() as u64, client.limits().sql.as_u64());
     if length > longest {
         let detail = format!("the query is {length} bytes long, and at most {longest} are read");
@@ -109,7 +110,7 @@ async fn answer_to(
     let work = client.begin(waits(&options))?;
     let (engine, sql) = (context.engine.clone(), sql.to_owned());
     let answer = work.apart(async move { engine.sql(&sql, &options).await }).await??;
-    respond(answer, format, work).await
+    respond(answer, written, work).await
 }
 
 /// `GET /v1/views/{view}/rows`.
@@ -134,12 +135,12 @@ pub(super) async fn rows(
     Parameters(parameters): Parameters<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let Wanted { filters, limit, asked } = Wanted::of(parameters)?;
-    let format = Format::asked(asked.format.as_deref(), &headers)?;
+    let written = Written::asked(asked.format.as_deref(), asked.numbers.as_deref(), &headers)?;
     let options = options(asked, &client)?;
     let work = client.begin(waits(&options))?;
     let engine = context.engine.clone();
     let answer = work.apart(async move { engine.rows(&view, &filters, limit, &options).await }).await??;
-    respond(answer, format, work).await
+    respond(answer, written, work).await
 }
 
 /// How a query is to be answered.
@@ -149,6 +150,7 @@ struct Asked {
     wait: Option<String>,
     allow_partial: bool,
     format: Option<String>,
+    numbers: Option<String>,
 }
 
 impl Asked {
@@ -162,6 +164,7 @@ impl Asked {
             "wait" => self.wait = Some(value.to_owned()),
             "allow_partial" => self.allow_partial = value.parse().map_err(|_| no_flag(value))?,
             "format" => self.format = Some(value.to_owned()),
+            "numbers" => self.numbers = Some(value.to_owned()),
             _ => return Ok(false),
         }
         Ok(true)

@@ -217,6 +217,7 @@ fn a_refusal_says_what_to_write() {
     check(&view("\"first_value\"(x) as a"), ordered, "`first_value(x ORDER BY …)`");
     check(&view("FIRST_VALUE(x) as a"), ordered, "`first_value(x ORDER BY …)`");
     check(&view("first_value(distinct x) as a"), ordered, "`first_value(x ORDER BY …)`");
+    check(&view("sum((q).x) as a"), "`(…).name` is not known", "without parentheses");
     check(&view("listagg(name, ',') as a"), "there is no function `listagg`", "`string_agg(x, ',' ORDER BY y)`");
     check(&view("nth_value(q, 2 order by at) ignore nulls as v"), "NULLS", "FILTER (WHERE x IS NOT NULL)");
     check(&view("string_agg(name, ',') as a"), ordered, "`string_agg(name, ',' ORDER BY …)`");

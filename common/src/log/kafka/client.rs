@@ -15,7 +15,10 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::{log::Error, position::Offset};
+use crate::{
+    log::{Error, RecordLimit},
+    position::Offset,
+};
 
 /// Settings that decide whether answers are exact: they are Lamina's.
 const RESERVED: &[&str] = &[
@@ -35,6 +38,15 @@ const RESERVED: &[&str] = &[
     "request.required.acks",
     "transactional.id",
 ];
+
+/// The most that the library hands to a broker of one record, unless told.
+const MESSAGE_MAX_BYTES: usize = 1_000_000;
+
+/// What a record has beside its key and value, at most: its lengths and places. The library counts that in.
+const RECORD_BYTES: usize = 36;
+
+/// What a batch of one record has beside its key and value, at most: that, and its header. The topic counts that in.
+const BATCH_BYTES: usize = 61 + RECORD_BYTES;
 
 /// The settings of every client, on which the others build.
 #[derive(Clone, Debug)]
@@ -100,6 +112,23 @@ impl Settings {
         let mut config = self.consumer();
         config.set("isolation.level", "read_uncommitted");
         config
+    }
+
+    /// How large a record may be, as the library counts it and as the topic does, whose `max.message.bytes` is given. Of
+    /// compressed records nobody can tell beforehand what the topic would say.
+    pub(super) fn record_limit(&self, topic: &str, bytes_max: Option<usize>) -> RecordLimit {
+        let given = self.given.get("message.max.bytes").and_then(|given| given.parse().ok());
+        let of_library = RecordLimit {
+            bytes: given.unwrap_or(MESSAGE_MAX_BYTES).saturating_sub(RECORD_BYTES),
+            setting: "`message.max.bytes` in `log.settings` (`LAMINA_KAFKA_MESSAGE_MAX_BYTES`)".to_owned(),
+        };
+        let compressed = ["compression.type", "compression.codec"].iter().any(|name| self.given.contains_key(*name));
+        match bytes_max.map(|bytes_max| bytes_max.saturating_sub(BATCH_BYTES)) {
+            Some(bytes) if bytes < of_library.bytes && !compressed => {
+                RecordLimit { bytes, setting: format!("`max.message.bytes` of Kafka's topic `{topic}`") }
+            }
+            _ => of_library,
+        }
     }
 
     /// Sets the first of the names that one setting has, unless any of them was given.
@@ -210,5 +239,20 @@ mod tests {
         check("fetch.wait.max.ms", "9", "fetch.wait.max.ms", Some("9"));
         check("sasl.mechanism", "PLAIN", "linger.ms", Some("2"));
         check("sasl.mechanism", "PLAIN", "sasl.mechanism", Some("PLAIN"));
+    }
+
+    #[test]
+    fn a_record_may_be_as_large_as_the_smaller_limit_says() {
+        let check = |given: &[(&str, &str)], of_topic: Option<usize>, bytes: usize, named: &str| {
+            let given = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let limit = Settings::new("b:1", &given).unwrap().record_limit("sales", of_topic);
+            assert_eq!((limit.bytes, limit.setting.contains(named)), (bytes, true), "{limit:?}");
+        };
+        check(&[], Some(1_048_588), 1_000_000 - RECORD_BYTES, "LAMINA_KAFKA_MESSAGE_MAX_BYTES");
+        check(&[], None, 1_000_000 - RECORD_BYTES, "LAMINA_KAFKA_MESSAGE_MAX_BYTES");
+        check(&[], Some(10_000), 10_000 - BATCH_BYTES, "topic `sales`");
+        check(&[("message.max.bytes", "15000000")], Some(1_048_588), 1_048_588 - BATCH_BYTES, "topic `sales`");
+        let compressed = [("message.max.bytes", "15000000"), ("compression.type", "zstd")];
+        check(&compressed, Some(1_048_588), 15_000_000 - RECORD_BYTES, "LAMINA_KAFKA_MESSAGE_MAX_BYTES");
     }
 }

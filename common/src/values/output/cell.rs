@@ -14,7 +14,7 @@ use datafusion::arrow::{
     error::ArrowError,
 };
 
-use super::{number, write_string};
+use super::{Numbers, number, write_string};
 use crate::values::time;
 
 /// A column, ready to be written: its type is looked at once, not once a row.
@@ -164,28 +164,34 @@ impl Cell {
     }
 
     /// Writes a value as JSON.
-    pub(super) fn json(&self, row: usize, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+    pub(super) fn json(&self, row: usize, numbers: Numbers, out: &mut Vec<u8>) -> Result<(), ArrowError> {
         if self.is_null(row) {
             out.extend_from_slice(b"null");
             return Ok(());
         }
         match self {
+            Self::Int64(array) if numbers.quotes(array.value(row).into()) => self.quoted(row, out),
+            Self::UInt64(array) if numbers.quotes(array.value(row).into()) => self.quoted(row, out),
+            Self::Decimal(..) | Self::Number(_) if numbers == Numbers::Text => self.quoted(row, out),
             Self::Text(array) => write_string(array.value(row), out),
             Self::TextView(array) => write_string(array.value(row), out),
             Self::Float32(array) => number::write_float(array.value(row), true, out),
             Self::Float64(array) => number::write_float(array.value(row), true, out),
-            Self::Binary(_) | Self::Date(_) | Self::Timestamp { .. } => {
-                out.push(b'"');
-                self.text(row, out)?;
-                out.push(b'"');
-                Ok(())
-            }
-            _ => self.text(row, out),
+            Self::Binary(_) | Self::Date(_) | Self::Timestamp { .. } => self.quoted(row, out),
+            _ => self.text(row, numbers, out),
         }
     }
 
-    /// Writes a value that is not null, without JSON's quotes around it.
-    pub(super) fn text(&self, row: usize, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+    /// Writes a value that is not null, and needs no escapes, as a JSON string.
+    fn quoted(&self, row: usize, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+        out.push(b'"');
+        self.text(row, Numbers::Digits, out)?;
+        out.push(b'"');
+        Ok(())
+    }
+
+    /// Writes a value that is not null, without JSON's quotes around it; `numbers` is for those within it.
+    pub(super) fn text(&self, row: usize, numbers: Numbers, out: &mut Vec<u8>) -> Result<(), ArrowError> {
         match self {
             Self::Null => {}
             Self::Boolean(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
@@ -216,14 +222,14 @@ impl Cell {
                     if element > start {
                         out.push(b',');
                     }
-                    elements.json(element, out)?;
+                    elements.json(element, numbers, out)?;
                 }
                 out.push(b']');
             }
             Self::Struct { names, members, .. } => {
                 for (name, member) in names.iter().zip(members) {
                     out.extend_from_slice(name);
-                    member.json(row, out)?;
+                    member.json(row, numbers, out)?;
                 }
                 out.extend_from_slice(if names.is_empty() { b"{}" } else { b"}" });
             }

@@ -128,6 +128,28 @@ fn rows_as_json() {
 }
 
 #[test]
+fn numbers_as_text_survive_doubles() {
+    let check = |array: ArrayRef, expected: &str| {
+        let (batch, mut out) = (RecordBatch::try_from_iter([("n", array)]).unwrap(), Vec::new());
+        write_rows_with(&batch, &mut out, b" ", Numbers::Text).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.replace("{\"n\":", "").replace('}', ""), expected);
+    };
+    let (most, over) = (999_999_999_999_999, 1_000_000_000_000_000);
+    check(
+        Arc::new(Int64Array::from(vec![most, -most, over, -over, 9_007_199_254_740_993, i64::MIN])),
+        "999999999999999 -999999999999999 \"1000000000000000\" \"-1000000000000000\" \"9007199254740993\" \
+         \"-9223372036854775808\"",
+    );
+    check(Arc::new(UInt64Array::from(vec![7, u64::MAX])), "7 \"18446744073709551615\"");
+    check(Arc::new(Float64Array::from(vec![0.1 + 0.2, f64::NAN])), "0.30000000000000004 \"NaN\"");
+    let decimals = Decimal128Array::from(vec![Some(2_382_040), None]).with_precision_and_scale(38, 2).unwrap();
+    check(Arc::new(decimals), "\"23820.40\" null");
+    let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), Some(i64::MAX)])]);
+    check(Arc::new(lists), "[1,\"9223372036854775807\"]");
+}
+
+#[test]
 fn rows_as_csv() {
     let mut out = Vec::new();
     write_csv(&batch(), true, &mut out).unwrap();

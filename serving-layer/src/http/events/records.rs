@@ -12,6 +12,9 @@ use crate::http::problem::{Kind, Problem};
 /// The records of a body: an object, an array of objects, or one object a line. What is no JSON is told here only where
 /// it leaves open where records end; else it is for the decoder to say.
 pub(super) fn split(body: &Bytes, of_lines: bool) -> Result<Vec<Bytes>, Problem> {
+    // What some editors put at the start of a file, and nobody sees.
+    let bom = if body.starts_with("\u{feff}".as_bytes()) { '\u{feff}'.len_utf8() } else { 0 };
+    let body = &body.slice(bom..);
     let text = body.trim_ascii();
     if text.is_empty() {
         let hint = "send a JSON object, an array of objects, or one object a line";
@@ -102,6 +105,10 @@ mod tests {
         check("{\"a\":\n1}", false, Ok(&["{\"a\":\n1}"]));
         check("[ {\"a\": 1} ,\n{\"a\" : 2}]\n", false, Ok(&["{\"a\": 1}", "{\"a\" : 2}"]));
         check("[]", false, Ok(&[]));
+        check("\u{feff}{\"a\": 1}", false, Ok(&["{\"a\": 1}"]));
+        check("\u{feff}{\"a\": 1}\n{}", true, Ok(&["{\"a\": 1}", "{}"]));
+        check("\u{feff}[{}]", false, Ok(&["{}"]));
+        check("\u{feff}", false, Err((400, None)));
         check("{\"a\": 1}\r\n\n{\"a\": 2}\n", false, Ok(&["{\"a\": 1}", "{\"a\": 2}"]));
         check("{\"a\": 1}\n{\"a\"", false, Ok(&["{\"a\": 1}", "{\"a\""]));
         check("{\"a\"\n[1]\n", true, Ok(&["{\"a\"", "[1]"]));
