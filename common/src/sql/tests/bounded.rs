@@ -94,6 +94,8 @@ async fn what_is_too_large_is_an_error_before_it_is_made() {
 async fn what_a_function_calls_a_defect_is_a_matter_of_its_arguments() {
     for (sql, expected) in [
         ("SELECT array_resize([1], -1, 0)", Err("`array_resize` cannot be computed of these arguments")),
+        ("SELECT array_position([1], 1, n) FROM m WHERE n < 0", Err("out of bounds")),
+        ("SELECT array_position([1, 1], 1, 2)", Ok("2")),
         ("SELECT regexp_replace('a', 'a', 'b', '[')", Err("`regexp_replace` cannot be computed of these arguments")),
         ("SELECT log(v) FROM (VALUES (-1.5), (1e-10)) t(v)", Err("`log` cannot be computed of these arguments")),
         ("SELECT percentile_cont(x, n) OVER () FROM m", Err("one number for all rows")),
