@@ -33,7 +33,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
-use super::{arithmetic::of_no_rows, meaning::rewrite};
+use super::{Stop, arithmetic::of_no_rows, meaning::rewrite};
 use crate::fold::panicked;
 
 mod growth;
@@ -233,6 +233,19 @@ impl Bounded {
             fits_value(name, bytes)?;
             total = total.saturating_add(bytes);
         }
+        // So constants are folded: those that are not are made anew for each batch, one after the other.
+        if constant
+            && call.number_rows == 1
+            && let Some(stop) = call.config_options.extensions.get::<Stop>()
+        {
+            let all = stop.constant(total);
+            if all > BATCH_BYTES {
+                return exec_err!(
+                    "the constants of the query come to {all} bytes with that of `{name}`, and it makes at most \
+                     {BATCH_BYTES}: make shorter ones, or fewer"
+                );
+            }
+        }
         fits_batch(name, if constant { total.saturating_mul(call.number_rows as u64) } else { total })
     }
 }
@@ -289,6 +302,9 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, mut call: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let Some(stop) = call.config_options.extensions.get::<Stop>() {
+            stop.check()?;
+        }
         if let Some(growth) = self.growth.filter(|growth| *growth != Growth::Typed) {
             if let Some(nothing) = of_no_rows(&call)? {
                 return Ok(nothing);

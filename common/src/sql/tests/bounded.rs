@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::prelude::SessionConfig;
+use datafusion::prelude::{SessionConfig, SessionContext};
 
-use super::{super::session, check};
+use super::{
+    super::{Stop, session},
+    answer, check,
+};
 use crate::sql::bounded;
 
 /// Functions whose results are about as large as their arguments at most, whatever these are. A new one is looked at
@@ -103,4 +106,19 @@ async fn what_a_function_calls_a_defect_is_a_matter_of_its_arguments() {
     ] {
         check(sql, expected).await;
     }
+}
+
+/// A query has one of these with its options, as the serving layer's have.
+#[tokio::test]
+async fn constants_are_few_together_and_functions_stop() {
+    let mut config = SessionConfig::new();
+    let stop = Stop::default();
+    config.options_mut().extensions.insert(stop.clone());
+    let context = SessionContext::new_with_state(session(config).build());
+    let many: Vec<String> = (0..12).map(|n| format!("length(repeat('{n}', 25000000))")).collect();
+    let error = answer(&context, &format!("SELECT {}", many.join(", "))).await.unwrap_err().strip_backtrace();
+    assert!(error.contains("the constants of the query come to"), "{error}");
+    drop(stop.on_drop());
+    let error = answer(&context, "SELECT upper(v) FROM (VALUES ('a'), ('b')) t(v)").await.unwrap_err();
+    assert!(error.strip_backtrace().contains("the query was stopped"), "{error}");
 }
