@@ -9,7 +9,7 @@ use datafusion::{
 };
 
 use super::{
-    Answer, Engine, Error, Options, Stop,
+    Answer, Engine, Error, Options,
     query::{Frame, again},
 };
 
