@@ -101,6 +101,7 @@ async fn what_a_function_calls_a_defect_is_a_matter_of_its_arguments() {
         ("SELECT array_position([1, 1], 1, 2)", Ok("2")),
         ("SELECT regexp_replace('a', 'a', 'b', '[')", Err("`regexp_replace` cannot be computed of these arguments")),
         ("SELECT log(v) FROM (VALUES (-1.5), (1e-10)) t(v)", Err("`log` cannot be computed of these arguments")),
+        ("SELECT max([n]) OVER () FROM m", Err("`max` over a window is not of lists")),
         ("SELECT percentile_cont(x, n) OVER () FROM m", Err("one number for all rows")),
         ("SELECT log(2, 8), power(2, 3), log(2, power(2, x)) FROM m WHERE n = 0 OR x = 1 LIMIT 1", Ok("3.0 8.0 1.0")),
     ] {
