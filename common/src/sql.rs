@@ -26,6 +26,7 @@ mod fallible;
 mod filters;
 mod floats;
 mod meaning;
+mod stop;
 mod times;
 mod types;
 
@@ -34,6 +35,7 @@ pub(crate) use bounded::counted_constants;
 pub use dialect::Dialect;
 pub(crate) use fallible::{may_fail, row_may_fail};
 pub use floats::{canonical_f32, canonical_f64};
+pub use stop::{Stop, StopOnDrop};
 
 #[cfg(test)]
 mod tests;

@@ -115,6 +115,8 @@ pub struct Options {
     pub scope: Scope,
     /// The values of `$1`, `$2`, … in a query, as JSON.
     pub parameters: Vec<Box<RawValue>>,
+    /// Stops the query, and whatever its functions are at, from without.
+    pub stop: Stop,
 }
 
 impl Default for Options {
@@ -125,6 +127,7 @@ impl Default for Options {
             allow_partial: false,
             scope: Scope::default(),
             parameters: Vec::new(),
+            stop: Stop::default(),
         }
     }
 }

@@ -4,7 +4,10 @@
 //! function whose result may be larger than its arguments has its size computed beforehand ([`growth`]), for constants
 //! and columns, in views and queries. A large constant is made once for each row of a batch: it is counted too.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use datafusion::{
     arrow::{
@@ -30,7 +33,8 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
-use super::{arithmetic::of_no_rows, meaning::rewrite};
+use super::{Stop, arithmetic::of_no_rows, meaning::rewrite};
+use crate::fold::panicked;
 
 mod growth;
 
@@ -171,6 +175,28 @@ fn width(data_type: &DataType) -> u64 {
     }
 }
 
+/// An argument, and the least number that a function can count with there: what is below means the same to it, where it
+/// does not panic, as it makes room for more than there can be, or counts on.
+fn least(function: &str) -> Option<(usize, i64)> {
+    match function {
+        "lpad" | "rpad" => Some((1, 0)),
+        "array_position" => Some((2, -i64::MAX)),
+        _ => None,
+    }
+}
+
+fn raise(numbers: &mut ColumnarValue, least: i64) {
+    match numbers {
+        ColumnarValue::Scalar(ScalarValue::Int64(Some(number))) => *number = (*number).max(least),
+        ColumnarValue::Scalar(_) => {}
+        ColumnarValue::Array(array) => {
+            if let Some(numbers) = array.as_primitive_opt::<Int64Type>() {
+                *array = Arc::new(numbers.unary::<_, Int64Type>(|number| number.max(least)));
+            }
+        }
+    }
+}
+
 /// A function that is only called for what comes to a bounded size. What it calls its own defect is a matter of what it is
 /// called with: it knows nothing else.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -206,6 +232,19 @@ impl Bounded {
             let bytes = growth.bytes(&growth::Row { columns: &columns, row })?;
             fits_value(name, bytes)?;
             total = total.saturating_add(bytes);
+        }
+        // So constants are folded: those that are not are made anew for each batch, one after the other.
+        if constant
+            && call.number_rows == 1
+            && let Some(stop) = call.config_options.extensions.get::<Stop>()
+        {
+            let all = stop.constant(total);
+            if all > BATCH_BYTES {
+                return exec_err!(
+                    "the constants of the query come to {all} bytes with that of `{name}`, and it makes at most \
+                     {BATCH_BYTES}: make shorter ones, or fewer"
+                );
+            }
         }
         fits_batch(name, if constant { total.saturating_mul(call.number_rows as u64) } else { total })
     }
@@ -263,20 +302,23 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, mut call: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let Some(stop) = call.config_options.extensions.get::<Stop>() {
+            stop.check()?;
+        }
         if let Some(growth) = self.growth.filter(|growth| *growth != Growth::Typed) {
             if let Some(nothing) = of_no_rows(&call)? {
                 return Ok(nothing);
             }
             self.check(growth, &call)?;
-            // For less than no letters in a column these make room for more than there can be.
-            if growth == Growth::Padded
-                && let Some(ColumnarValue::Array(lengths)) = call.args.get_mut(1)
-                && let Some(numbers) = lengths.as_primitive_opt::<Int64Type>()
-            {
-                *lengths = Arc::new(numbers.unary::<_, Int64Type>(|length| length.max(0)));
-            }
         }
-        self.inner.invoke_with_args(call).map_err(|error| self.told(error, DataFusionError::Execution))
+        if let Some((argument, least)) = least(self.inner.name())
+            && let Some(numbers) = call.args.get_mut(argument)
+        {
+            raise(numbers, least);
+        }
+        let called = catch_unwind(AssertUnwindSafe(|| self.inner.invoke_with_args(call)));
+        let result = called.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+        result.map_err(|error| self.told(error, DataFusionError::Execution))
     }
 
     /// What a call is simplified to may be calls again.

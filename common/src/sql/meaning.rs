@@ -373,6 +373,13 @@ fn windowed(window: WindowFunction, schema: &DFSchema) -> Result<Transformed<Exp
     let WindowFunction { mut fun, mut params } = window;
     if let WindowFunctionDefinition::AggregateUDF(function) = &fun {
         let types = arguments(function, &mut params.args, schema)?;
+        // DataFusion compares one value with the other here, and has no order for these.
+        if matches!(function.name(), "max" | "min") && types.first().is_some_and(DataType::is_nested) {
+            return plan_err!(
+                "`{}` over a window is not of lists and structs: take one of their parts",
+                function.name()
+            );
+        }
         if let Some(instead) = aggregates::instead(function, &types, params.distinct)? {
             fun = WindowFunctionDefinition::AggregateUDF(instead);
         }

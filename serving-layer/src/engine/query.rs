@@ -24,7 +24,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 
-use super::{Answer, Engine, Error, Options, Stop};
+use super::{Answer, Engine, Error, Options};
 use crate::{
     merged::{At, MergedView, visible},
     published::Version,
@@ -82,7 +82,7 @@ impl Engine {
         options: &Options,
     ) -> Result<Answer, Error> {
         let frame = self.frame(reads, options).await?;
-        let stop = Stop::default();
+        let stop = options.stop.clone();
         let session = self.base.session(frame.tables, &stop).map_err(Error::Execution)?;
         let rows = match self.stream(&session, statement.clone()).await {
             // Where casts alone tell two columns apart, they become part of the names.

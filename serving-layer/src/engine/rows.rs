@@ -9,7 +9,7 @@ use datafusion::{
 };
 
 use super::{
-    Answer, Engine, Error, Options, Stop,
+    Answer, Engine, Error, Options,
     query::{Frame, again},
 };
 
@@ -56,7 +56,7 @@ impl Engine {
         let Frame { mut tables, stamp, failed_groups } =
             self.frame(&BTreeSet::from([view.to_owned()]), options).await?;
         let table = tables.remove(view).ok_or_else(|| Error::unknown("view", view, tables.keys()))?;
-        let stop = Stop::default();
+        let stop = options.stop.clone();
         let rows = async {
             let mut plan = LogicalPlanBuilder::scan(view, provider_as_source(table), None)?;
             for condition in conditions {

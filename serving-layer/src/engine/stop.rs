@@ -6,14 +6,12 @@
 //! where it evaluates that condition.
 
 use std::{
-    any::Any,
     fmt,
     hash::{Hash, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
+
+pub(crate) use common::sql::{Stop, StopOnDrop};
 
 use datafusion::{
     arrow::{
@@ -22,7 +20,7 @@ use datafusion::{
     },
     common::{
         JoinType,
-        config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions},
+        config::ConfigOptions,
         tree_node::{Transformed, TransformedResult, TreeNode},
     },
     error::{DataFusionError, Result},
@@ -37,58 +35,6 @@ use datafusion::{
     },
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
-
-/// Whether a query is still wanted. Clones speak of one query.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// A guard: once it is dropped, the query is not wanted any more.
-    pub(crate) fn on_drop(&self) -> StopOnDrop {
-        StopOnDrop(self.clone())
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Stops a query when it is dropped.
-#[derive(Debug)]
-pub(crate) struct StopOnDrop(Stop);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// It is handed to the rule below with the session's options. It is none that anybody could set.
-impl ConfigExtension for Stop {
-    const PREFIX: &'static str = "lamina";
-}
-
-impl ExtensionOptions for Stop {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-
-    fn cloned(&self) -> Box<dyn ExtensionOptions> {
-        Box::new(self.clone())
-    }
-
-    fn set(&mut self, key: &str, _: &str) -> Result<()> {
-        Err(DataFusionError::Configuration(format!("`{key}` cannot be set")))
-    }
-
-    fn entries(&self) -> Vec<ConfigEntry> {
-        Vec::new()
-    }
-}
 
 /// Lets what multiplies rows give way to others, and be stopped.
 #[derive(Debug)]
@@ -166,9 +112,7 @@ impl PhysicalExpr for Stoppable {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
-        if self.stop.is_stopped() {
-            return Err(DataFusionError::Execution("the query was stopped".to_owned()));
-        }
+        self.stop.check()?;
         // The join may be long at it without a row to give out: meanwhile the thread's other tasks find another.
         match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
             Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| self.condition.evaluate(batch)),

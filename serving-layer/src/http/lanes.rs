@@ -34,9 +34,9 @@ use super::{FROZEN, GIVEN_UP};
 const STOPS_WITHIN: Duration = Duration::from_millis(250);
 /// More threads there are not at once,
 const THREADS: usize = 2048;
-/// and no more of them for the tasks that queries are split into: the others share few, so that none waits for a thread
-/// that is held by one that waits for it.
-const THREADS_OF_TASKS: usize = 1024;
+/// and no more of them by processor for the tasks that queries are split into: each keeps some megabytes. The other tasks
+/// share one by processor, so that none waits for a thread that is held by one that waits for it.
+const THREADS_OF_TASKS: usize = 16;
 
 tokio::task_local! {
     /// The query that the present task is of.
@@ -56,6 +56,7 @@ struct Query {
 struct Threads {
     handle: Handle,
     busy: Arc<AtomicUsize>,
+    of_tasks_max: usize,
 }
 
 /// Threads for queries. Clones share them.
@@ -108,7 +109,8 @@ impl Lanes {
         let given_up = Mutex::default();
         // Each holds a processor up; what else there is must still come to its turn.
         let frozen_max = parallelism.max(2) * 2;
-        let threads = Threads { handle: runtime.handle().clone(), busy: Arc::default() };
+        let of_tasks_max = parallelism.saturating_mul(THREADS_OF_TASKS).min(THREADS / 2);
+        let threads = Threads { handle: runtime.handle().clone(), busy: Arc::default(), of_tasks_max };
         Ok(Self(Arc::new(Shared { runtime: Some(runtime), threads, frozen_max, given_up, frozen, total })))
     }
 
@@ -209,7 +211,7 @@ impl<T: Send + 'static> Thread<T> {
     fn start(of: &Query, work: impl Future<Output = T> + Send + 'static) -> Self {
         let (abort, registration) = AbortHandle::new_pair();
         let work = Abortable::new(QUERY.scope(of.clone(), work), registration);
-        let Query { threads: Threads { handle, busy }, at_end } = of.clone();
+        let Query { threads: Threads { handle, busy, .. }, at_end } = of.clone();
         let (on, busy) = (handle.clone(), Busy::begin(&busy));
         let task = handle.spawn_blocking(move || {
             let _until_it_ends = (busy, at_end);
@@ -245,7 +247,7 @@ struct Apart;
 impl JoinSetTracer for Apart {
     fn trace_future(&self, task: BoxFuture<'static, Box<dyn Any + Send>>) -> BoxFuture<'static, Box<dyn Any + Send>> {
         let Ok(query) = QUERY.try_with(Query::clone) else { return task };
-        if query.threads.busy.load(Ordering::Relaxed) >= THREADS_OF_TASKS {
+        if query.threads.busy.load(Ordering::Relaxed) >= query.threads.of_tasks_max {
             return task;
         }
         Box::pin(async move {

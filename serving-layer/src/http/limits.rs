@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use common::access::Limits;
+use common::{access::Limits, sql::Stop};
 use datafusion::error::DataFusionError;
 use tokio::time::Instant;
 
@@ -99,9 +99,10 @@ impl Work {
         tokio::time::timeout_at(self.until, step).await.map_err(|_| Stopped::Time(self.limits.time))
     }
 
-    /// The same, on a thread of its own: for what a query says is to be computed.
+    /// The same, on a thread of its own: for what a query says is to be computed. It is stopped where nobody waits for it.
     pub(super) async fn apart<T: Send + 'static>(
         &self,
+        stop: &Stop,
         step: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Stopped> {
         // As long as it is at work, it has its client's place.
@@ -111,8 +112,12 @@ impl Work {
             drop(slot);
             outcome
         });
+        let stop = stop.on_drop();
         match self.within(lane).await? {
-            Ok(outcome) => Ok(outcome),
+            Ok(outcome) => {
+                stop.let_go();
+                Ok(outcome)
+            }
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }

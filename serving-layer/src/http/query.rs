@@ -109,7 +109,7 @@ async fn answer_to(
     let options = Options { parameters, ..options(asked, client)? };
     let work = client.begin(waits(&options))?;
     let (engine, sql) = (context.engine.clone(), sql.to_owned());
-    let answer = work.apart(async move { engine.sql(&sql, &options).await }).await??;
+    let answer = work.apart(&options.stop.clone(), async move { engine.sql(&sql, &options).await }).await??;
     respond(answer, written, work).await
 }
 
@@ -139,7 +139,8 @@ pub(super) async fn rows(
     let options = options(asked, &client)?;
     let work = client.begin(waits(&options))?;
     let engine = context.engine.clone();
-    let answer = work.apart(async move { engine.rows(&view, &filters, limit, &options).await }).await??;
+    let answer =
+        work.apart(&options.stop.clone(), async move { engine.rows(&view, &filters, limit, &options).await }).await??;
     respond(answer, written, work).await
 }
 

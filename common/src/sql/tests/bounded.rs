@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::prelude::SessionConfig;
+use datafusion::prelude::{SessionConfig, SessionContext};
 
-use super::{super::session, check};
+use super::{
+    super::{Stop, session},
+    answer, check,
+};
 use crate::sql::bounded;
 
 /// Functions whose results are about as large as their arguments at most, whatever these are. A new one is looked at
@@ -94,11 +97,29 @@ async fn what_is_too_large_is_an_error_before_it_is_made() {
 async fn what_a_function_calls_a_defect_is_a_matter_of_its_arguments() {
     for (sql, expected) in [
         ("SELECT array_resize([1], -1, 0)", Err("`array_resize` cannot be computed of these arguments")),
+        ("SELECT array_position([1], 1, n) FROM m WHERE n < 0", Err("out of bounds")),
+        ("SELECT array_position([1, 1], 1, 2)", Ok("2")),
         ("SELECT regexp_replace('a', 'a', 'b', '[')", Err("`regexp_replace` cannot be computed of these arguments")),
         ("SELECT log(v) FROM (VALUES (-1.5), (1e-10)) t(v)", Err("`log` cannot be computed of these arguments")),
+        ("SELECT max([n]) OVER () FROM m", Err("`max` over a window is not of lists")),
         ("SELECT percentile_cont(x, n) OVER () FROM m", Err("one number for all rows")),
         ("SELECT log(2, 8), power(2, 3), log(2, power(2, x)) FROM m WHERE n = 0 OR x = 1 LIMIT 1", Ok("3.0 8.0 1.0")),
     ] {
         check(sql, expected).await;
     }
+}
+
+/// A query has one of these with its options, as the serving layer's have.
+#[tokio::test]
+async fn constants_are_few_together_and_functions_stop() {
+    let mut config = SessionConfig::new();
+    let stop = Stop::default();
+    config.options_mut().extensions.insert(stop.clone());
+    let context = SessionContext::new_with_state(session(config).build());
+    let many: Vec<String> = (0..24).map(|n| format!("octet_length(repeat('{n}', 25000000))")).collect();
+    let error = answer(&context, &format!("SELECT {}", many.join(", "))).await.unwrap_err().strip_backtrace();
+    assert!(error.contains("the constants of the query come to"), "{error}");
+    drop(stop.on_drop());
+    let error = answer(&context, "SELECT upper(v) FROM (VALUES ('a'), ('b')) t(v)").await.unwrap_err();
+    assert!(error.strip_backtrace().contains("the query was stopped"), "{error}");
 }
