@@ -363,8 +363,13 @@ impl Worker {
         let settings = &self.context.settings;
         let now_us = self.context.clock.now_us();
         let retire_after = if state.paused.is_some() { 0 } else { micros(settings.retire_after) };
-        let complete = self.shared.note_possible(state.possible_cuts());
-        let owners = if self.keep.borrow().is_none() { Owners::None } else { Owners::Told(&complete) };
+        // Who holds all partitions has nobody to agree with.
+        let is_shared = self.keep.borrow().is_some();
+        let complete = is_shared.then(|| self.shared.note_possible(state.possible_cuts()));
+        let owners = match &complete {
+            Some(complete) if state.paused.is_none() => Owners::Told(complete),
+            _ => Owners::None,
+        };
         let changed = state.retire(now_us, retire_after, micros(settings.keep_boundaries), owners);
         if background.is_idle() {
             state.rebuilding = None;

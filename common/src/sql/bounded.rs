@@ -144,6 +144,11 @@ fn fits_batch(name: &str, bytes: u64) -> Result<()> {
     }
 }
 
+/// Whether all arguments of all rows come to no more than one value may have: then no row has to be looked at.
+fn fit_together(columns: &[(ArrayRef, bool)], rows: usize) -> bool {
+    growth::at_most(columns, rows).is_some_and(|bytes| bytes <= VALUE_BYTES)
+}
+
 fn fits_value(name: &str, bytes: u64) -> Result<()> {
     match bytes > VALUE_BYTES {
         true if bytes == u64::MAX => {
@@ -226,6 +231,9 @@ impl Bounded {
             })
             .collect();
         let columns = columns?;
+        if growth == Growth::Sum && fit_together(&columns, call.number_rows) {
+            return Ok(());
+        }
         let constant = columns.iter().all(|(_, constant)| *constant);
         let mut total: u64 = 0;
         for row in 0..if constant { 1 } else { call.number_rows } {
@@ -423,13 +431,16 @@ impl ScalarUDFImpl for Pasted {
             }
         };
         let columns: Vec<(ArrayRef, bool)> = arrays.into_iter().map(|array| (array, false)).collect();
-        let mut total: u64 = 0;
-        for row in 0..columns[0].0.len() {
-            let bytes = Growth::Sum.bytes(&growth::Row { columns: &columns, row })?;
-            fits_value("||", bytes)?;
-            total = total.saturating_add(bytes);
+        let rows = columns[0].0.len();
+        if !fit_together(&columns, rows) {
+            let mut total: u64 = 0;
+            for row in 0..rows {
+                let bytes = Growth::Sum.bytes(&growth::Row { columns: &columns, row })?;
+                fits_value("||", bytes)?;
+                total = total.saturating_add(bytes);
+            }
+            fits_batch("||", total)?;
         }
-        fits_batch("||", total)?;
         let pasted = concat_elements_dyn(&columns[0].0, &columns[1].0)?;
         Ok(match constant {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&pasted, 0)?),

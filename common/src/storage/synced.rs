@@ -48,13 +48,20 @@ impl Synced {
 /// Syncs a file and its name; for a new folder, its name too, and so on.
 fn sync(path: &FilePath, root: &FilePath, known: &Mutex<BTreeSet<PathBuf>>) -> std::io::Result<()> {
     File::open(path)?.sync_all()?;
+    let known = || known.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut named = Vec::new();
     for folder in path.ancestors().skip(1) {
         File::open(folder)?.sync_all()?;
-        let is_known = !known.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
-        if is_known || folder == root {
+        if known().contains(folder) {
+            break;
+        }
+        named.push(folder.to_owned());
+        if folder == root {
             break;
         }
     }
+    // Only now: whoever finds a folder here takes the names above it for synced.
+    known().extend(named);
     Ok(())
 }
 

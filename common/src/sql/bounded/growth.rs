@@ -2,7 +2,7 @@
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray},
+        array::{Array, ArrayRef, AsArray, OffsetSizeTrait},
         compute::cast,
         datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit},
     },
@@ -138,6 +138,28 @@ impl Growth {
             Self::Typed => 0,
         })
     }
+}
+
+/// What all arguments of all rows come to, or somewhat more, without a look at each; `None` where only that would tell.
+pub(super) fn at_most(columns: &[(ArrayRef, bool)], rows: usize) -> Option<u64> {
+    columns.iter().try_fold(0, |total: u64, (column, constant)| {
+        let texts = match column.data_type() {
+            DataType::Utf8 => between(column.as_string::<i32>().value_offsets()),
+            DataType::LargeUtf8 => between(column.as_string::<i64>().value_offsets()),
+            DataType::Binary => between(column.as_binary::<i32>().value_offsets()),
+            DataType::LargeBinary => between(column.as_binary::<i64>().value_offsets()),
+            other if other.is_primitive() => 0,
+            _ => return None,
+        };
+        let bytes = (column.len() as u64).saturating_mul(fixed(column.data_type())).saturating_add(texts);
+        Some(total.saturating_add(if *constant { bytes.saturating_mul(rows as u64) } else { bytes }))
+    })
+}
+
+/// How many bytes texts have together.
+fn between<O: OffsetSizeTrait>(offsets: &[O]) -> u64 {
+    let ends = offsets.first().zip(offsets.last());
+    ends.map_or(0, |(first, last)| (last.as_usize() - first.as_usize()) as u64)
 }
 
 impl Row<'_> {
@@ -299,4 +321,41 @@ fn sizes(values: &ArrayRef) -> u64 {
 
 fn fixed(data_type: &DataType) -> u64 {
     data_type.primitive_width().map_or_else(|| super::width(data_type), |width| width as u64).max(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{
+        BinaryArray, Decimal128Array, Int16Array, LargeStringArray, StringArray, StringViewArray,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_all_rows_come_to_is_never_more_than_was_said() {
+        let text: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some(""), Some("ü€"), Some("last")]));
+        let columns: Vec<ArrayRef> = vec![
+            text.slice(1, 3),
+            text.slice(0, 0),
+            Arc::new(LargeStringArray::from(vec![None, Some("long enough to count")])),
+            Arc::new(BinaryArray::from(vec![Some(&b"\xff\x00"[..]), None])),
+            Arc::new(Int16Array::from(vec![Some(7), None, Some(-1)])),
+            Arc::new(Decimal128Array::from(vec![Some(7), None])),
+            text,
+        ];
+        for column in columns {
+            let rows = column.len();
+            let columns = [(column, false)];
+            let all: u64 = (0..rows).map(|row| Growth::Sum.bytes(&Row { columns: &columns, row }).unwrap()).sum();
+            let most = at_most(&columns, rows).unwrap();
+            assert!(all <= most, "{columns:?}: {all} of {most}");
+        }
+        let one: ArrayRef = Arc::new(StringArray::from(vec!["four"]));
+        assert_eq!(at_most(&[(one.clone(), true), (one, false)], 3), Some(3 * 12 + 12));
+        // Many of these may be the same bytes.
+        let views: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
+        assert_eq!(at_most(&[(views, false)], 1), None);
+    }
 }
