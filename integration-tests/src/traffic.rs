@@ -305,14 +305,16 @@ fn python(script: &str, arguments: &[String]) -> Result<Value> {
 
 /// Counts with three engines.
 const COUNT: &str = "
-import json, sys, deltalake, duckdb, polars
+import json, os, sys, deltalake, duckdb, polars
 root, options = sys.argv[1], json.loads(sys.argv[2])
 table = lambda path: deltalake.DeltaTable(f'{root}/{path}', storage_options=options)
 sales = table('master/sales').to_pyarrow_dataset()
 master = duckdb.connect().execute('select count(*), count(distinct (_partition, _offset)), sum(amount) from sales').fetchone()
 dead = table('dead_letters/sales').to_pyarrow_table().num_rows if deltalake.DeltaTable.is_deltatable(f'{root}/dead_letters/sales', options) else 0
 view = polars.from_arrow(table(sys.argv[3]).to_pyarrow_table())
-print(json.dumps({'rows': master[0], 'distinct': master[1], 'amount': str(master[2]), 'dead': dead, 'view_orders': int(view['orders'].sum())}))
+print(json.dumps({'rows': master[0], 'distinct': master[1], 'amount': str(master[2]), 'dead': dead, 'view_orders': int(view['orders'].sum())}), flush=True)
+# The engines' threads are still there, and one that is when the interpreter takes itself apart aborts it.
+os._exit(0)
 ";
 
 /// What Python's `deltalake`, DuckDB and Polars count in the store at `root`, and in view `by_product` of a definition: as
